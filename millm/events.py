@@ -1,0 +1,51 @@
+"""The one message a long operation speaks, and the function it is spoken to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """What a long operation is doing just now. The values are part of the public event stream."""
+
+    QUEUED = "queued"
+    RESOLVING = "resolving"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    SAVING = "saving"
+    DRAINING = "draining"
+    UNLOADING_PREVIOUS = "unloading_previous"
+    LOADING_WEIGHTS = "loading_weights"
+    MOVING_TO_GPU = "moving_to_gpu"
+    WARMING_UP = "warming_up"
+    READING_PROMPT = "reading_prompt"
+    GENERATING = "generating"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One report of a running job.
+
+    progress: percent of the whole job, 0-100. bytes_done, bytes_total: bytes. speed: bytes a second.
+    eta: seconds left, None while unknown. pending: requests still running (while draining).
+    text: generated text that came with this event; events with text are never merged.
+    tokens: tokens generated so far, for events with text.
+    """
+
+    stage: Stage
+    progress: float = 0.0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    speed: float = 0.0
+    eta: float | None = None
+    pending: int = 0
+    text: str = ""
+    tokens: int = 0
+
+    def replaces(self, earlier: "Event") -> bool:
+        """Whether a reader who has not seen `earlier` yet may skip it once this event is there."""
+        return self.stage is earlier.stage and not earlier.text
+
+
+Report = Callable[[Event], None]
+"""Where work says how far it is. Raises `Cancelled` when the job was asked to stop."""

@@ -1,0 +1,288 @@
+"""All threads and all locks: the one place where work that pushes meets readers that pull.
+
+Work runs on a `Lane` and says how far it is through `Job.report`; anybody reads it through `Job.events`,
+late or early, once or many times. Laws kept here: no lock is held across a `yield`; readers never wait longer
+than a beat; cancelling is a flag obeyed at the next report, on the worker's own thread, so that `finally`
+in work is ordinary code.
+"""
+
+# ruff: noqa: TID251  (this is the home of threading and concurrent.futures)
+
+import threading
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import takewhile
+from typing import Any, Generic, TypeVar
+
+from millm.errors import Cancelled, QueueFull, explain
+from millm.events import Event
+
+T = TypeVar("T")
+
+BEAT = 0.5  # seconds: the longest a reader is left without a sign of life
+
+
+class Feed(Generic[T]):
+    """A numbered sequence that one side pushes to and any number of readers pull from.
+
+    `keep` bounds how many items are held (None: all). An item pushed with `merge=True` takes the place of
+    the newest one, under a new number, so a slow reader skips what is out of date.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
+        self._items: deque[tuple[int, T]] = deque(maxlen=keep)
+        self._changed = threading.Condition()
+        self._number = 0
+        self._closed = False
+
+    @property
+    def number(self) -> int:
+        """The number of the newest item, 0 before the first."""
+        return self._number
+
+    @property
+    def newest(self) -> T | None:
+        """The newest item, None before the first."""
+        with self._changed:
+            return self._items[-1][1] if self._items else None
+
+    def push(self, item: T, *, merge: bool = False) -> None:
+        """Appends an item and wakes every reader. After `close` items are dropped."""
+        with self._changed:
+            if self._closed:
+                return
+            if merge and self._items:
+                self._items.pop()
+            self._number += 1
+            self._items.append((self._number, item))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends every reader once it has read what is there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def read(self, after: int = 0, beat: float = BEAT) -> Iterator[T | None]:
+        """Yields every item numbered above `after`, then new ones as they come, until the feed is closed.
+
+        Yields None when nothing came for `beat` seconds.
+        """
+        while True:
+            fresh, ended = self._wait(after, beat)
+            for number, item in fresh:
+                after = number
+                yield item
+            if ended:
+                return
+            if not fresh:
+                yield None
+
+    def _wait(self, after: int, beat: float) -> tuple[list[tuple[int, T]], bool]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > after or self._closed, timeout=beat)
+            fresh = list(takewhile(lambda entry: entry[0] > after, reversed(self._items)))
+            return fresh[::-1], self._closed
+
+
+class Job(Generic[T]):
+    """One long operation: its events so far, a way to cancel it, and its result.
+
+    A job is made by `Lane.submit`, or bare by a machine that has its own loop and calls `finish` or `fail`.
+    `kind` and `subject` (a model id) say what it is about, for whoever lists jobs.
+    """
+
+    def __init__(
+        self,
+        kind: str = "",
+        subject: int = 0,
+        on_event: Callable[["Job[T]", Event], None] | None = None,
+        on_end: Callable[["Job[T]", BaseException | None], None] | None = None,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.kind = kind
+        self.subject = subject
+        self.started = False
+        self._on_event = on_event
+        self._on_end = on_end
+        self._feed: Feed[Event] = Feed()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._future: Future[T] = Future()
+
+    @property
+    def done(self) -> bool:
+        """Whether the job ended, in any way, and its `on_end` has run."""
+        return self._future.done()
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether somebody asked the job to stop."""
+        return self._stop.is_set()
+
+    @property
+    def latest(self) -> Event | None:
+        """The newest event."""
+        return self._feed.newest
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the ended job failed with; None while it runs and when it succeeded."""
+        return self._future.exception() if self._future.done() else None
+
+    def report(self, event: Event) -> None:
+        """Tells every reader how far the work is.
+
+        Raises:
+            Cancelled: the job was asked to stop.
+        """
+        self.check()
+        newest = self._feed.newest
+        self._feed.push(event, merge=newest is not None and event.replaces(newest))
+        if self._on_event:
+            self._on_event(self, event)
+
+    def check(self) -> None:
+        """Raises `Cancelled` if the job was asked to stop."""
+        if self._stop.is_set():
+            raise Cancelled
+
+    def events(self, beat: float = BEAT) -> Iterator[Event | None]:
+        """Yields the job's events from the first, None for every silent beat, and ends with the job.
+
+        The last word is `result()`: after the events it returns or raises at once.
+        """
+        return self._feed.read(beat=beat)
+
+    def cancel(self) -> None:
+        """Asks the job to stop. One that has not begun ends here and now, on the caller's thread."""
+        self._stop.set()
+        with self._lock:
+            waiting = not self.started
+            self.started = True
+        if waiting:
+            self.fail(Cancelled())
+
+    def result(self, timeout: float | None = None) -> T:
+        """Waits for the end and returns what the work returned.
+
+        Raises:
+            TimeoutError: the job still runs after `timeout` seconds.
+            BaseException: whatever the work raised, `Cancelled` among it.
+        """
+        return self._future.result(timeout)
+
+    def begin(self) -> bool:
+        """Marks the job as running; False if it ended before it could begin."""
+        with self._lock:
+            first, self.started = not self.started, True
+        return first
+
+    def finish(self, value: T) -> None:
+        """Ends the job with a result."""
+        self._end(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the job with an error."""
+        self._end(None, error)
+
+    def _end(self, value: T | None, error: BaseException | None) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        if error is not None:
+            _forget_frames(error)
+        try:
+            if self._on_end:
+                self._on_end(self, error)
+        except Exception as bug:  # noqa: BLE001  (the job's own outcome must still reach its readers)
+            explain(bug)
+        if error is None:
+            self._future.set_result(value)  # type: ignore[arg-type]
+        else:
+            self._future.set_exception(error)
+        self._feed.close()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drops the local variables that an error's traceback keeps alive: half-loaded weights, open files."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+class Lane:
+    """A queue with `width` workers; width 1 means that two of its jobs never run at the same time.
+
+    `limit` bounds the jobs waiting and running together; past it `submit` refuses.
+    """
+
+    def __init__(self, name: str, width: int = 1, limit: int | None = None) -> None:
+        self.name = name
+        self._limit = limit
+        self._pool = ThreadPoolExecutor(width, thread_name_prefix=name)
+        self._jobs: list[Job[Any]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def jobs(self) -> list[Job[Any]]:
+        """The jobs waiting and running, oldest first."""
+        with self._lock:
+            return list(self._jobs)
+
+    def submit(
+        self,
+        work: Callable[[Job[T]], T],
+        kind: str = "",
+        subject: int = 0,
+        on_event: Callable[[Job[T], Event], None] | None = None,
+        on_end: Callable[[Job[T], BaseException | None], None] | None = None,
+    ) -> Job[T]:
+        """Queues `work`, which is called with its job on a worker's thread.
+
+        `on_end(job, error)` is called exactly once when the job ends in any way, before its result can be
+        read; `error` is None after success.
+
+        Raises:
+            QueueFull: `limit` jobs are in the lane already.
+        """
+        job: Job[T] = Job(kind, subject, on_event, on_end)
+        with self._lock:
+            if self._limit is not None and len(self._jobs) >= self._limit:
+                raise QueueFull(f"Too many requests are waiting ({self._limit}). Try again shortly.")
+            self._jobs.append(job)
+        self._pool.submit(self._run, work, job)
+        job._future.add_done_callback(lambda _: self._forget(job))
+        return job
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Runs `work` in this lane and waits for what it returns or raises."""
+        return self.submit(lambda _: work()).result()
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Cancels every job and waits, `timeout` seconds at most, until the last one has stopped.
+
+        Returns whether all of them did; the threads end with their work.
+        """
+        jobs = self.jobs
+        for job in jobs:
+            job.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return not wait([job._future for job in jobs], timeout).not_done
+
+    def _run(self, work: Callable[[Job[T]], T], job: Job[T]) -> None:
+        if not job.begin():
+            return
+        try:
+            job.finish(work(job))
+        except BaseException as error:  # noqa: BLE001  (it reaches whoever reads the result)
+            job.fail(error)
+
+    def _forget(self, job: Job[T]) -> None:
+        with self._lock:
+            self._jobs.remove(job)

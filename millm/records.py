@@ -1,0 +1,163 @@
+"""The nouns of miLLM: what a model is, where it came from, and in which state it is."""
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+
+class ModelType(StrEnum):
+    """What a model is for. `llm` can be loaded and served here; the others are managed for other programs."""
+
+    LLM = "llm"
+    EMBEDDING = "embedding"
+    IMAGE_GEN = "image_gen"
+    ANIMATION = "animation"
+    TTS = "tts"
+    MUSIC = "music"
+    LIP_SYNC = "lip_sync"
+
+
+class Source(StrEnum):
+    """Where a model comes from."""
+
+    HUGGINGFACE = "huggingface"
+    LOCAL = "local"
+
+
+class Quantization(StrEnum):
+    """How the weights are held. `FP16` is half precision: bfloat16 where the checkpoint is, else float16."""
+
+    Q4 = "Q4"
+    Q8 = "Q8"
+    FP16 = "FP16"
+
+
+class Status(StrEnum):
+    """The state of a model. The registry stores only the resting ones; the others live while a job runs."""
+
+    AVAILABLE = "available"
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    READY = "ready"
+    LOADING = "loading"
+    LOADED = "loaded"
+    ERROR = "error"
+
+
+RESTING = frozenset({Status.AVAILABLE, Status.READY, Status.ERROR})
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
+def now() -> str:
+    """This moment as ISO 8601 in UTC with a `Z`, to the microsecond."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def short_count(count: int | None) -> str | None:
+    """A parameter count as people write it: 2_506_172_416 -> "2.5B", 134_515_008 -> "135M"."""
+    if not count:
+        return None
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f}{letter}" if value < 10 and letter in "TB" else f"{value:.0f}{letter}"
+    return str(count)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model as the registry knows it: a source and a quantization. Field names are the public API.
+
+    Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
+    `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json.
+    """
+
+    id: int = 0
+    name: str = ""
+    model_type: ModelType = ModelType.LLM
+    source: Source = Source.HUGGINGFACE
+    repo_id: str | None = None
+    revision: str | None = None
+    requested_revision: str | None = None
+    local_path: str | None = None
+    url: str | None = None
+    params: str | None = None
+    param_count: int | None = None
+    architecture: str | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    vocab_size: int | None = None
+    context_length: int | None = None
+    quantization: Quantization = Quantization.FP16
+    disk_size_mb: float | None = None
+    downloaded_bytes: int = 0
+    size_bytes: int | None = None
+    estimated_memory_mb: float | None = None
+    measured_memory_mb: float | None = None
+    cache_path: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    checksum: str | None = None
+    status: Status = Status.AVAILABLE
+    download_progress: float | None = None
+    error_message: str | None = None
+    error_code: str | None = None
+    created_at: str = field(default_factory=now)
+    updated_at: str = field(default_factory=now)
+    loaded_at: str | None = None
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Self:
+        """Reads a stored row. Fields this version does not know are left out.
+
+        Raises:
+            ValueError: a value of an enumeration is unknown.
+        """
+        known = {f.name: row[f.name] for f in fields(cls) if f.name in row}
+        for name, kind in ENUMS.items():
+            if name in known:
+                known[name] = kind(known[name])
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready values; `config` and `settings` are shared, not copied."""
+        return {name: getattr(self, name) for name in FIELD_NAMES}
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with these fields changed."""
+        return replace(self, **changes)
+
+
+ENUMS: dict[str, type[StrEnum]] = {
+    "model_type": ModelType,
+    "source": Source,
+    "quantization": Quantization,
+    "status": Status,
+}
+FIELD_NAMES = tuple(f.name for f in fields(ModelRecord))
+
+
+def architecture_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record that a config.json states: architecture and dimensions.
+
+    Composite models keep the language model's dimensions under `text_config`; those win.
+    """
+    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    assert isinstance(text, dict)
+
+    def first(*names: str) -> int | None:
+        return next((text[n] for n in names if isinstance(text.get(n), int)), None)
+
+    architectures = config.get("architectures") or [None]
+    return {
+        "architecture": architectures[0],
+        "hidden_size": first("hidden_size", "n_embd", "d_model"),
+        "num_layers": first("num_hidden_layers", "n_layer", "num_layers"),
+        "num_heads": first("num_attention_heads", "n_head", "num_heads"),
+        "vocab_size": first("vocab_size"),
+        "context_length": first("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"),
+    }
