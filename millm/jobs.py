@@ -9,6 +9,7 @@ in work is ordinary code.
 # ruff: noqa: TID251  (this is the home of threading and concurrent.futures)
 
 import threading
+import time
 import traceback
 import uuid
 from collections import deque
@@ -28,8 +29,8 @@ BEAT = 0.5  # seconds: the longest a reader is left without a sign of life
 class Feed(Generic[T]):
     """A numbered sequence that one side pushes to and any number of readers pull from.
 
-    `keep` bounds how many items are held (None: all). An item pushed with `merge=True` takes the place of
-    the newest one, under a new number, so a slow reader skips what is out of date.
+    `keep` bounds how many items are held (None: all). An item may take the place of the newest one, under a new
+    number, so that a slow reader skips what is out of date.
     """
 
     def __init__(self, keep: int | None = None) -> None:
@@ -49,12 +50,15 @@ class Feed(Generic[T]):
         with self._changed:
             return self._items[-1][1] if self._items else None
 
-    def push(self, item: T, *, merge: bool = False) -> None:
-        """Appends an item and wakes every reader. After `close` items are dropped."""
+    def push(self, item: T, merge: Callable[[T], bool] | None = None) -> None:
+        """Appends an item and wakes every reader. After `close` items are dropped.
+
+        If `merge` says so of the newest item, the new one takes its place.
+        """
         with self._changed:
             if self._closed:
                 return
-            if merge and self._items:
+            if merge and self._items and merge(self._items[-1][1]):
                 self._items.pop()
             self._number += 1
             self._items.append((self._number, item))
@@ -91,8 +95,10 @@ class Feed(Generic[T]):
 class Job(Generic[T]):
     """One long operation: its events so far, a way to cancel it, and its result.
 
-    A job is made by `Lane.submit`, or bare by a machine that has its own loop and calls `finish` or `fail`.
-    `kind` and `subject` (a model id) say what it is about, for whoever lists jobs.
+    Its work runs on a lane, or in a machine with a loop of its own that calls `finish` or `fail`.
+    `kind` and `subject` (a model id) say what it is about, for whoever lists jobs. `on_event(job, event)` hears
+    every event; `on_end(job, error)` is called exactly once when the job ends in any way, before its result can
+    be read; `error` is None after success.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class Job(Generic[T]):
         self.kind = kind
         self.subject = subject
         self.started = False
+        self.started_at = 0.0  # time.monotonic() at the beginning of the work
         self._on_event = on_event
         self._on_end = on_end
         self._feed: Feed[Event] = Feed()
@@ -141,8 +148,7 @@ class Job(Generic[T]):
             Cancelled: the job was asked to stop.
         """
         self.check()
-        newest = self._feed.newest
-        self._feed.push(event, merge=newest is not None and event.replaces(newest))
+        self._feed.push(event, merge=event.replaces)
         if self._on_event:
             self._on_event(self, event)
 
@@ -176,10 +182,15 @@ class Job(Generic[T]):
         """
         return self._future.result(timeout)
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end, `timeout` seconds at most; returns whether the job has ended."""
+        return not wait([self._future], timeout).not_done
+
     def begin(self) -> bool:
         """Marks the job as running; False if it ended before it could begin."""
         with self._lock:
             first, self.started = not self.started, True
+        self.started_at = time.monotonic()
         return first
 
     def finish(self, value: T) -> None:
@@ -235,23 +246,13 @@ class Lane:
         with self._lock:
             return list(self._jobs)
 
-    def submit(
-        self,
-        work: Callable[[Job[T]], T],
-        kind: str = "",
-        subject: int = 0,
-        on_event: Callable[[Job[T], Event], None] | None = None,
-        on_end: Callable[[Job[T], BaseException | None], None] | None = None,
-    ) -> Job[T]:
-        """Queues `work`, which is called with its job on a worker's thread.
-
-        `on_end(job, error)` is called exactly once when the job ends in any way, before its result can be
-        read; `error` is None after success.
+    def submit(self, work: Callable[[Job[T]], T], job: Job[T] | None = None) -> Job[T]:
+        """Queues `work`, which is called with its job on a worker's thread, and returns the job.
 
         Raises:
             QueueFull: `limit` jobs are in the lane already.
         """
-        job: Job[T] = Job(kind, subject, on_event, on_end)
+        job = job or Job()
         with self._lock:
             if self._limit is not None and len(self._jobs) >= self._limit:
                 raise QueueFull(f"Too many requests are waiting ({self._limit}). Try again shortly.")
@@ -264,16 +265,19 @@ class Lane:
         """Runs `work` in this lane and waits for what it returns or raises."""
         return self.submit(lambda _: work()).result()
 
+    def idle(self, timeout: float | None) -> bool:
+        """Waits until the jobs now in the lane have ended; False if some still run after `timeout` seconds."""
+        return not wait([job._future for job in self.jobs], timeout).not_done
+
     def close(self, timeout: float | None = None) -> bool:
         """Cancels every job and waits, `timeout` seconds at most, until the last one has stopped.
 
         Returns whether all of them did; the threads end with their work.
         """
-        jobs = self.jobs
-        for job in jobs:
+        for job in self.jobs:
             job.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        return not wait([job._future for job in jobs], timeout).not_done
+        return self.idle(timeout)
 
     def _run(self, work: Callable[[Job[T]], T], job: Job[T]) -> None:
         if not job.begin():

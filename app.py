@@ -1,0 +1,170 @@
+"""The composition root: settings, then the manager, then the two doors, then the server. Nothing else."""
+
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millm.errors import StartupError
+from millm.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from millm.engines.base import Engine, LoadOptions
+    from millm.events import Report
+    from millm.manager import Manager
+    from millm.records import ModelRecord
+
+log = logging.getLogger("millm")
+
+GRACE_S = 3  # seconds that open connections, and then running work, get at the end
+
+# Libraries read these once, while they are imported. What the person set stays.
+LIBRARY_ENVIRONMENT = {
+    "GOMP_SPINCOUNT": "20000",  # OpenMP threads that spin for ever collapse as soon as a core is shared
+    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for weights
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",  # else a table of all past events is rebuilt on each event
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+}
+
+
+def main() -> int:
+    """Runs miLLM until it is told to stop; returns the exit code."""
+    try:
+        settings = read_settings(sys.argv[1:], os.environ)
+        return run(settings)
+    except StartupError as error:
+        sys.stderr.write(f"miLLM cannot start: {error.message}\n")
+        return 2
+
+
+def run(settings: Settings) -> int:
+    """Opens the port and the cache directory, serves, and cleans up.
+
+    Raises:
+        StartupError: one of them cannot be had.
+    """
+    from millm.logs import set_up_logging
+
+    set_up_logging(settings.log_level, settings.log_format)
+    for name, value in LIBRARY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    listener = listen(settings.host, settings.port)
+    manager = make_manager(settings)
+    key = settings.api_key or make_key(settings)
+    server = make_server(settings, manager, key)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn raises them again after its own clean end
+    announce(settings, key)
+    server.run(sockets=[listener])
+    if not manager.close(GRACE_S):
+        log.warning("some work did not stop in time")
+        logging.shutdown()
+        os._exit(0)
+    log.info("stopped")
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Takes the port before anything slow begins.
+
+    Raises:
+        StartupError: it is in use, or the address is not this machine's.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port.") from error
+    return listener
+
+
+def make_manager(settings: Settings) -> "Manager":
+    """Opens the cache directory and puts the parts together.
+
+    Raises:
+        StartupError: the directory cannot be written or is in use.
+    """
+    from millm.devices import list_devices
+    from millm.manager import Manager
+    from millm.records import Source
+    from millm.registry import Registry
+    from millm.sources.huggingface import HuggingFace
+    from millm.sources.local import Local
+    from millm.store import Store
+
+    store = Store(settings.model_cache_dir)
+    store.open()
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(private_folder(store.root / ".page")))
+    return Manager(
+        Registry(store.registry_path, store.published),
+        store,
+        fetchers={Source.HUGGINGFACE: HuggingFace(settings.hf_endpoint), Source.LOCAL: Local()},
+        opener=open_model,
+        devices=list_devices,
+        token=settings.hf_token,
+    )
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that only this user can read."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def open_model(record: "ModelRecord", options: "LoadOptions", report: "Report") -> "Engine":
+    """The opener of the manager. torch is imported when the first model is opened, or in the background before."""
+    from millm.engines.loader import open_model as open_with_torch
+
+    return open_with_torch(record, options, report)
+
+
+def make_key(settings: Settings) -> str | None:
+    """A random key where others can connect and none was set; on Spaces the platform decides who may."""
+    return None if settings.loopback or settings.spaces else secrets.token_urlsafe(24)
+
+
+def make_server(settings: Settings, manager: "Manager", key: str | None) -> "uvicorn.Server":
+    """The HTTP server with the API and, mounted behind it, the page."""
+    import uvicorn
+
+    from millm import ui
+    from millm.api import create_app
+    from millm.api.guard import GuardPolicy
+
+    class Server(uvicorn.Server):
+        """Ends the event streams first, so that their readers do not hold up the end."""
+
+        def handle_exit(self, sig: int, frame: object) -> None:
+            manager.feed.close()
+            super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    policy = GuardPolicy(
+        host=settings.host,
+        port=settings.port,
+        api_key=key,
+        allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.allowed_origins,
+        spaces=settings.spaces,
+    )
+    app = ui.mount(create_app(manager, policy, lifespan(settings, manager)), manager)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S)
+    return Server(config)

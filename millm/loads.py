@@ -1,0 +1,85 @@
+"""How a model gets into memory and out again: one at a time, checked first, as jobs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from millm.activity import Activity
+from millm.devices import Device
+from millm.engines.base import LoadOptions
+from millm.errors import (
+    InvalidRequest,
+    MiLLMError,
+    ModelAlreadyLoaded,
+    ModelNotLoaded,
+    UnsupportedModel,
+)
+from millm.jobs import Job, Lane
+from millm.planning import check_memory
+from millm.records import ModelRecord, ModelType, Status
+from millm.registry import Registry
+from millm.resident import Resident
+
+
+class Loads:
+    """Runs loads and unloads one after the other on the lane that owns the devices."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        resident: Resident,
+        activity: Activity,
+        devices: Callable[[], tuple[Device, ...]],
+    ) -> None:
+        self._registry = registry
+        self._resident = resident
+        self._activity = activity
+        self._devices = devices
+        self.lane = Lane("gpu")
+
+    def holds(self, model_id: int) -> bool:
+        """Whether this is the model in memory."""
+        current = self._resident.current
+        return current is not None and current.model_id == model_id
+
+    def begin(self, record: ModelRecord, force: bool, context_length: int | None) -> None:
+        """Queues a load, unless the model cannot be loaded or (without `force`) memory is short.
+
+        Raises:
+            ModelAlreadyLoaded, UnsupportedModel, InvalidRequest, InsufficientMemory: why not.
+        """
+        self._check(record)
+        if not force:
+            check_memory(record, context_length, self._devices(), self._resident.memory_bytes)
+        options = LoadOptions(Path(str(record.cache_path)), context_length)
+        self._submit("load", record, lambda job: self._open(job, record, options))
+
+    def begin_unload(self, record: ModelRecord) -> None:
+        """Queues an unload. Raises `ModelNotLoaded` if another model, or none, is loaded."""
+        if not self.holds(record.id):
+            raise ModelNotLoaded(f"'{record.name}' is not loaded.", id=record.id)
+        self._submit("unload", record, lambda job: self._close(job, record))
+
+    def _check(self, record: ModelRecord) -> None:
+        if self.holds(record.id):
+            raise ModelAlreadyLoaded(f"'{record.name}' is loaded already.", id=record.id)
+        if record.model_type is not ModelType.LLM:
+            raise UnsupportedModel(f"A model of type '{record.model_type}' cannot be loaded here.", id=record.id)
+        if record.status is not Status.READY:
+            raise InvalidRequest(f"'{record.name}' is not on disk yet. Download it first.", id=record.id)
+
+    def _submit(self, kind: str, record: ModelRecord, work: Callable[[Job[ModelRecord]], ModelRecord]) -> None:
+        def settle(error: BaseException | None) -> ModelRecord:
+            if isinstance(error, MiLLMError):
+                return self._registry.update(record.id, error_code=error.code, error_message=error.message)
+            return self._registry.get(record.id)
+
+        self._activity.submit(kind, record, self.lane, work, settle)
+
+    def _open(self, job: Job[ModelRecord], record: ModelRecord, options: LoadOptions) -> ModelRecord:
+        loaded = self._resident.open(record, options, job)
+        measured = round(loaded.engine.memory_bytes / 1e6, 2)
+        return self._registry.update(record.id, measured_memory_mb=measured, error_code=None, error_message=None)
+
+    def _close(self, job: Job[ModelRecord], record: ModelRecord) -> ModelRecord:
+        self._resident.close(job)
+        return self._registry.get(record.id)

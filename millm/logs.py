@@ -1,0 +1,45 @@
+"""How the log looks: one line a message for people, or one JSON object a line for programs."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+QUIET = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "aiohttp",
+    "uvicorn.access",
+    "bitsandbytes.backends.cpu.ops",
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message and, for errors, the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Renders one record."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(level: str, style: str) -> None:
+    """Sends every log message to standard error. Called once, by `app.py`.
+
+    HTTP libraries log whole addresses, which may carry signatures, so they are heard only when something is wrong.
+    """
+    out = logging.StreamHandler(sys.stderr)
+    console = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+    out.setFormatter(JsonFormatter() if style == "json" else console)
+    logging.basicConfig(level=level, handlers=[out], force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

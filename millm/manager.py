@@ -1,0 +1,300 @@
+"""What miLLM can do. The only room that knows both sources and engines; it does no I/O of its own.
+
+Commands that check a state and then change it run one after the other on the lane `orders`, so that no two of
+them can cross. Long work runs as jobs: downloads one at a time, loads and unloads one at a time. What runs is
+known in memory (`activity.py`, `resident.py`); what exists is known to the registry, which holds at every moment
+what would be true if the process died.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from millm.activity import Activity
+from millm.devices import Device
+from millm.downloads import Downloads
+from millm.engines.base import ChatRequest, Completion, Opener
+from millm.errors import (
+    InvalidRequest,
+    MiLLMError,
+    ModelAlreadyExists,
+    ModelBusy,
+    ModelIsLoaded,
+    ModelNotFound,
+)
+from millm.jobs import Feed, Job, Lane
+from millm.loads import Loads
+from millm.monitor import Monitor
+from millm.planning import draft_record, preview_plan
+from millm.records import NAME, ModelRecord, ModelType, Quantization, Source, Status
+from millm.registry import Registry
+from millm.resident import Resident
+from millm.sources.base import Fetcher, Origin
+from millm.store import Store
+from millm.views import Notice, Preview, StorageState, SystemState
+
+log = logging.getLogger(__name__)
+
+
+class Manager:
+    """The commands and questions that both doors, the page and the HTTP API, are made of. Thread-safe."""
+
+    quantizations = (Quantization.FP16,)
+    """What can be chosen for a new model."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        fetchers: Mapping[Source, Fetcher],
+        opener: Opener,
+        devices: Callable[[], tuple[Device, ...]],
+        token: str | None = None,
+        drain_s: float = 30.0,
+    ) -> None:
+        """token: used for gated repositories when a request brings none. drain_s: see `Resident`."""
+        self._registry = registry
+        self._store = store
+        self._devices = devices
+        self._resident = Resident(opener, drain_s)
+        self._activity = Activity(self._resident)
+        self._downloads = Downloads(registry, store, fetchers, self._activity, token)
+        self._monitor = Monitor(registry, store, self._resident, self._activity, devices)
+        self._loads = Loads(registry, self._resident, self._activity, devices)
+        self._orders = Lane("orders")
+        self._born = int(time.time() * 1000)
+
+    # questions
+
+    @property
+    def feed(self) -> Feed[Notice]:
+        """Everything that happens to models, as it happens."""
+        return self._activity.feed
+
+    @property
+    def version(self) -> int:
+        """Grows with every change that a page could show, also over restarts of the process."""
+        return self._born + self.feed.number
+
+    def records(
+        self,
+        status: Status | None = None,
+        model_type: ModelType | None = None,
+        source: Source | None = None,
+        q: str | None = None,
+    ) -> list[ModelRecord]:
+        """The records that match, newest first, each with its live status."""
+        text = (q or "").lower()
+        return [
+            record
+            for record in map(self._activity.live, self._registry.all())
+            if status in (None, record.status)
+            and model_type in (None, record.model_type)
+            and source in (None, record.source)
+            and (text in record.name.lower() or text in (record.repo_id or record.local_path or "").lower())
+        ]
+
+    def record(self, model_id: int) -> ModelRecord:
+        """One record with its live status. Raises `ModelNotFound`."""
+        return self._activity.live(self._registry.get(model_id))
+
+    def find(self, name: str) -> ModelRecord | None:
+        """The record with this name, None if there is none."""
+        record = self._registry.find(name)
+        return record and self._activity.live(record)
+
+    def loaded(self) -> ModelRecord | None:
+        """The record of the loaded model."""
+        current = self._resident.current
+        return self.record(current.model_id) if current else None
+
+    def active(self, model_type: ModelType) -> ModelRecord:
+        """The active record of a type; for `llm` that is the loaded one. Raises `ModelNotFound`."""
+        record = self.loaded()
+        if record is None or record.model_type is not model_type:
+            raise ModelNotFound(f"No model of type '{model_type}' is active.", model_type=model_type)
+        return record
+
+    def job(self, model_id: int) -> Job[ModelRecord] | None:
+        """The job that runs on a model, or waits to."""
+        return self._activity.job(model_id)
+
+    def plan(self, origin: Origin, token: str | None = None) -> Preview:
+        """What `origin` would bring and cost, without moving weights. Takes up to 10 s.
+
+        Raises:
+            MiLLMError: the source refuses or cannot be reached.
+        """
+        plan = self._downloads.plan(origin, token)
+        disk_free = self._store.free_bytes()
+        return preview_plan(plan, self.quantizations, disk_free, self._devices(), self._resident.memory_bytes)
+
+    def system(self) -> SystemState:
+        """This process and machine; measured at most once a second."""
+        return self._monitor.system()
+
+    def storage(self) -> StorageState:
+        """Where the disk goes."""
+        return self._monitor.storage()
+
+    # commands
+
+    def download(
+        self,
+        origin: Origin,
+        *,
+        quantization: Quantization = Quantization.FP16,
+        token: str | None = None,
+        name: str | None = None,
+        model_type: ModelType = ModelType.LLM,
+        start: bool = True,
+    ) -> ModelRecord:
+        """Registers a model and, if `start`, queues its download; a local model is ready at once.
+
+        Raises:
+            MiLLMError: the source refuses, the disk is too small, or the model is known already.
+        """
+        if quantization not in self.quantizations:
+            raise InvalidRequest(f"Quantization {quantization} is not available yet.", field="quantization")
+        self._check_name(name)
+        if name and self._registry.find(name):
+            raise ModelAlreadyExists(f"Another model is called '{name}'.", name=name)
+        preview = self.plan(origin, token)
+        draft = draft_record(preview, quantization, name, model_type)
+
+        def order() -> ModelRecord:
+            record = self._downloads.register(draft, preview.plan, token, start)
+            return self._activity.announce(record)
+
+        return self._orders.call(order)
+
+    def start(self, model_id: int, token: str | None = None) -> ModelRecord:
+        """Downloads a model that is only registered. Raises what `retry` raises."""
+        return self._download_again(model_id, Status.AVAILABLE, token)
+
+    def retry(self, model_id: int, token: str | None = None) -> ModelRecord:
+        """Downloads a model again after an error, at the commit that was chosen first.
+
+        Raises:
+            MiLLMError: the record is in another state, the source refuses, or the disk is too small.
+        """
+        return self._download_again(model_id, Status.ERROR, token)
+
+    def cancel(self, model_id: int) -> None:
+        """Stops the job that runs on a model and waits until it has cleaned up.
+
+        A cancelled download leaves no file and no record (or an `available` one, if it came from there); a
+        cancelled load leaves the model ready. Raises `InvalidRequest` if no job runs on it.
+        """
+        self._activity.cancel(self._registry.get(model_id))
+
+    def delete(self, model_id: int) -> None:
+        """Removes a model's files and its record; of a local model the record only.
+
+        Raises:
+            ModelBusy: a job runs on it.
+            ModelIsLoaded: it must be unloaded first.
+        """
+
+        def order() -> None:
+            record = self._free_record(model_id)
+            if self._loads.holds(model_id):
+                raise ModelIsLoaded(f"'{record.name}' is loaded. Unload it before deleting it.", id=model_id)
+            self._store.delete(record)
+            self._registry.remove(model_id)
+            self._activity.gone(model_id)
+
+        self._orders.call(order)
+
+    def update(self, model_id: int, **changes: Any) -> ModelRecord:
+        """Changes name, settings or model_type of a record.
+
+        Raises:
+            InvalidRequest: the name has characters that a name may not have.
+            ModelAlreadyExists: another model has the name.
+        """
+        self._check_name(changes.get("name"))
+        return self._activity.announce(self._orders.call(lambda: self._registry.update(model_id, **changes)))
+
+    def load(self, model_id: int, force: bool = False, context_length: int | None = None) -> ModelRecord:
+        """Queues loading a model; the present one is unloaded first. `force` goes on where memory seems short.
+
+        Raises:
+            ModelAlreadyLoaded, ModelBusy, UnsupportedModel, InvalidRequest: it cannot be loaded as it is.
+            InsufficientMemory: it needs more memory than is free, and `force` is not set.
+        """
+
+        def order() -> ModelRecord:
+            self._loads.begin(self._free_record(model_id), force, context_length)
+            return self.record(model_id)
+
+        return self._orders.call(order)
+
+    def unload(self, model_id: int) -> ModelRecord:
+        """Queues unloading a model; running requests get their time to finish.
+
+        Raises:
+            ModelNotLoaded: it is not the loaded one.
+            ModelBusy: it is being unloaded already.
+        """
+
+        def order() -> ModelRecord:
+            self._loads.begin_unload(self._free_record(model_id))
+            return self.record(model_id)
+
+        return self._orders.call(order)
+
+    def chat(self, request: ChatRequest) -> Job[Completion]:
+        """Starts an answer of the loaded model.
+
+        Raises:
+            ModelNotLoaded: none is loaded, or it is being unloaded.
+            QueueFull: too many requests wait already.
+        """
+        return self._resident.chat(request)
+
+    def auto_load(self, name: str) -> None:
+        """Loads the model of this name at start. A failure is logged and shown, never raised."""
+        try:
+            record = self.find(name)
+            if record is None:
+                raise ModelNotFound(f"AUTO_LOAD_MODEL: there is no model called '{name}'.", name=name)
+            self.load(record.id)
+        except MiLLMError as error:
+            log.error("%s", error.message)
+            self._monitor.problem(error.message)
+
+    def close(self, grace_s: float = 5.0) -> bool:
+        """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
+        self.feed.close()
+        ended = [lane.close(grace_s) for lane in (self._orders, self._downloads.lane, self._loads.lane)]
+        ended.append(self._resident.shut_down(grace_s))
+        self._registry.close()
+        self._store.close()
+        return all(ended)
+
+    # how commands are carried out
+
+    def _check_name(self, name: str | None) -> None:
+        if name is not None and not NAME.fullmatch(name):
+            raise InvalidRequest("A name has 1 to 255 letters, digits, '-', '_' or '.'.", field="name")
+
+    def _free_record(self, model_id: int) -> ModelRecord:
+        record = self._registry.get(model_id)
+        job = self._activity.job(model_id)
+        if job:
+            raise ModelBusy(f"A {job.kind} is running on '{record.name}'.", id=model_id, job=job.kind)
+        return record
+
+    def _download_again(self, model_id: int, expected: Status, token: str | None) -> ModelRecord:
+        record = self._free_record(model_id)
+        if record.status is not expected:
+            raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=model_id)
+        plan = self._downloads.plan_again(record, token)
+
+        def order() -> ModelRecord:
+            self._downloads.begin(self._free_record(model_id), plan, token, keep=expected is Status.AVAILABLE)
+            return self.record(model_id)
+
+        return self._orders.call(order)

@@ -1,0 +1,81 @@
+"""How this process and this machine are doing, measured when somebody asks."""
+
+import time
+from collections.abc import Callable
+
+from millm import __version__
+from millm.activity import Activity
+from millm.devices import Device, process_bytes
+from millm.records import ModelRecord
+from millm.registry import Registry
+from millm.resident import Resident
+from millm.store import Store
+from millm.views import StorageState, SystemState
+
+FRESH_S = 1.0  # seconds a measurement is good for, however many pages ask
+
+
+class Monitor:
+    """Measures memory, requests and disk."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        resident: Resident,
+        activity: Activity,
+        devices: Callable[[], tuple[Device, ...]],
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._resident = resident
+        self._activity = activity
+        self._devices = devices
+        self._problems: tuple[str, ...] = ()
+        self._measured: tuple[float, SystemState] | None = None
+
+    def problem(self, sentence: str) -> None:
+        """Keeps something that went wrong at start where people see it."""
+        self._problems = (*self._problems, sentence)
+        self._measured = None
+
+    def system(self) -> SystemState:
+        """This process and machine; measured at most once a second."""
+        if self._measured is None or time.monotonic() - self._measured[0] > FRESH_S:
+            self._measured = (time.monotonic(), self._measure())
+        return self._measured[1]
+
+    def storage(self) -> StorageState:
+        """Where the disk goes."""
+        records = self._registry.all()
+        models = {record.id: self._store.usage(record) for record in records}
+        by_type: dict[str, int] = {}
+        for record in records:
+            by_type[record.model_type] = by_type.get(record.model_type, 0) + models[record.id]
+        staging = self._store.staging_bytes()
+        return StorageState(sum(models.values()) + staging, self._store.free_bytes(), staging, by_type, models)
+
+    def _measure(self) -> SystemState:
+        return SystemState(
+            version=__version__,
+            devices=self._devices(),
+            process_bytes=process_bytes(),
+            loaded=self._loaded(),
+            requests_running=len(self._resident.requests),
+            tokens_per_s=self._speed(),
+            jobs=self._activity.states(),
+            disk_free=self._store.free_bytes(),
+            problems=self._problems,
+        )
+
+    def _loaded(self) -> ModelRecord | None:
+        current = self._resident.current
+        return self._activity.live(self._registry.get(current.model_id)) if current else None
+
+    def _speed(self) -> float:
+        speeds = [
+            job.latest.tokens / max(time.monotonic() - job.started_at, 1e-3)
+            for job in self._resident.requests
+            if job.started and job.latest
+        ]
+        return round(sum(speeds), 1)

@@ -1,0 +1,104 @@
+"""From a source's plan to what a person decides on and what the registry will hold."""
+
+from pathlib import PurePosixPath
+
+from millm.devices import Device
+from millm.errors import InsufficientMemory
+from millm.estimate import Estimate, estimate_memory
+from millm.records import (
+    ModelRecord,
+    ModelType,
+    Quantization,
+    Source,
+    Status,
+    architecture_facts,
+    short_count,
+)
+from millm.sources.base import Plan
+from millm.views import Preview, Sizes
+
+WEIGHTS = (".safetensors", ".bin")
+
+
+def preview_plan(
+    plan: Plan, quantizations: tuple[Quantization, ...], disk_free: int, devices: tuple[Device, ...], reclaimable: int
+) -> Preview:
+    """Adds to a plan what it would cost here. reclaimable: bytes that unloading the present model would free."""
+    memory_free = sum(device.free for device in devices) + reclaimable
+    download = 0 if plan.origin.source is Source.LOCAL else plan.total_bytes
+    memory = estimate_memory(plan.config, plan.param_count, weight_bytes(plan), on_gpu=_on_gpu(devices))
+    sizes = Sizes(
+        download_bytes=download,
+        disk_bytes=download,
+        peak_disk_bytes=download,
+        memory=memory,
+        fits=memory.total <= memory_free and download <= disk_free,
+    )
+    return Preview(plan, dict.fromkeys(quantizations, sizes), disk_free, memory_free)
+
+
+def draft_record(
+    preview: Preview, quantization: Quantization, name: str | None, model_type: ModelType
+) -> ModelRecord:
+    """The record that a planned model starts with."""
+    plan, sizes = preview.plan, preview.sizes[quantization]
+    return ModelRecord(
+        name=name or plan.suggested_name,
+        model_type=model_type,
+        source=plan.origin.source,
+        repo_id=plan.origin.repo_id,
+        revision=plan.commit,
+        requested_revision=plan.origin.revision,
+        local_path=str(plan.path) if plan.path else None,
+        params=short_count(plan.param_count),
+        param_count=plan.param_count,
+        **architecture_facts(plan.config),
+        quantization=quantization,
+        disk_size_mb=round(plan.total_bytes / 1e6, 2),
+        size_bytes=plan.total_bytes,
+        estimated_memory_mb=round(sizes.memory.total / 1e6, 2),
+        config=plan.config,
+        trust_remote_code=plan.origin.trust_remote_code,
+        status=Status.AVAILABLE,
+    )
+
+
+def check_memory(
+    record: ModelRecord, context_length: int | None, devices: tuple[Device, ...], reclaimable: int
+) -> Estimate:
+    """Estimates a recorded model again, for this context, and refuses if it needs more than is free.
+
+    Raises:
+        InsufficientMemory: with the sentence a person decides on, and the parts in its details.
+    """
+    estimate = estimate_memory(
+        record.config,
+        record.param_count,
+        record.size_bytes or 0,
+        on_gpu=_on_gpu(devices),
+        context_length=context_length,
+    )
+    free = sum(device.free for device in devices) + reclaimable
+    if estimate.total > free:
+        kind = "VRAM" if _on_gpu(devices) else "memory"
+        raise InsufficientMemory(
+            f"Warning: Model requires ~{estimate.total / 1e9:.1f} GB {kind}, only {free / 1e9:.1f} GB available. "
+            "Loading may fail or cause system instability.",
+            needed_bytes=estimate.total,
+            free_bytes=free,
+            weights=estimate.weights,
+            kv_cache=estimate.kv_cache,
+            activations=estimate.activations,
+            overhead=estimate.overhead,
+            context_length=estimate.context_length,
+        )
+    return estimate
+
+
+def weight_bytes(plan: Plan) -> int:
+    """Bytes of the weight files of a plan."""
+    return sum(file.size for file in plan.files if PurePosixPath(file.path).suffix in WEIGHTS)
+
+
+def _on_gpu(devices: tuple[Device, ...]) -> bool:
+    return any(device.kind == "cuda" for device in devices)

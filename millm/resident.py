@@ -1,0 +1,120 @@
+"""The one model in memory: opened, asked, drained, closed."""
+
+import time
+from dataclasses import dataclass
+
+from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Opener
+from millm.errors import Cancelled, ModelNotLoaded
+from millm.events import Event, Stage
+from millm.jobs import Job, Lane
+from millm.records import ModelRecord, now
+
+REQUESTS_AT_ONCE = 32
+REQUESTS_IN_ALL = 128  # running and waiting; more are refused
+DRAIN_BEAT = 0.25  # seconds between two reports of what is still running
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The model in memory. accepting: whether new requests are let in (not while it drains)."""
+
+    model_id: int
+    name: str
+    engine: Engine
+    loaded_at: str
+    accepting: bool = True
+
+
+class Resident:
+    """Holds at most one engine. `open` and `close` are called on one lane only; `chat` from anywhere.
+
+    drain_s: seconds that running requests get before they are cancelled.
+    """
+
+    def __init__(self, opener: Opener, drain_s: float = 30.0) -> None:
+        self._opener = opener
+        self._drain_s = drain_s
+        self._admission = Lane("admission")  # letting a request in and closing the door never cross
+        self._requests = Lane("requests", REQUESTS_AT_ONCE, REQUESTS_IN_ALL)
+        self.current: Loaded | None = None
+
+    @property
+    def requests(self) -> list[Job[Completion]]:
+        """The requests waiting and running."""
+        return self._requests.jobs
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that closing the present model would free; 0 without one."""
+        return self.current.engine.memory_bytes if self.current else 0
+
+    def chat(self, request: ChatRequest) -> Job[Completion]:
+        """Starts an answer.
+
+        Raises:
+            ModelNotLoaded: no model is loaded, or it is being unloaded.
+            QueueFull: too many requests are waiting.
+        """
+        return self._admission.call(lambda: self._admit(request))
+
+    def open(self, record: ModelRecord, options: LoadOptions, job: Job[ModelRecord]) -> Loaded:
+        """Closes the present model, if any, and opens another in its place.
+
+        Raises:
+            MiLLMError: the new model cannot be opened; then none is loaded.
+        """
+        self.close(job, Stage.UNLOADING_PREVIOUS)
+        engine = self._opener(record, options, job.report)
+        self.current = Loaded(record.id, record.name, engine, now())
+        return self.current
+
+    def close(self, job: Job[ModelRecord], stage: Stage = Stage.DRAINING) -> None:
+        """Lets running requests finish, then gives the model's memory back. Without a model it does nothing.
+
+        Raises:
+            Cancelled: the job was cancelled while draining; the model stays and takes requests again.
+        """
+        loaded = self.current
+        if loaded is None:
+            return
+        self._admission.call(lambda: setattr(loaded, "accepting", False))
+        try:
+            self._drain(job, stage)
+        except Cancelled:
+            loaded.accepting = True
+            raise
+        self.current = None
+        loaded.engine.close()
+
+    def shut_down(self, grace_s: float) -> bool:
+        """Ends everything: no new requests, `grace_s` seconds for the running ones, then the engine.
+
+        Returns whether every request obeyed.
+        """
+        loaded, self.current = self.current, None
+        self._requests.idle(grace_s)
+        ended = self._requests.close(grace_s)
+        if loaded:
+            loaded.engine.close()
+        return self._admission.close(grace_s) and ended
+
+    def _admit(self, request: ChatRequest) -> Job[Completion]:
+        loaded = self.current
+        if loaded is None:
+            raise ModelNotLoaded("No model is loaded. Load one first.")
+        if not loaded.accepting:
+            raise ModelNotLoaded(f"'{loaded.name}' is being unloaded and takes no new requests.")
+        engine = loaded.engine
+        return self._requests.submit(
+            lambda job: engine.chat(request, job.report), Job("chat", subject=loaded.model_id)
+        )
+
+    def _drain(self, job: Job[ModelRecord], stage: Stage) -> None:
+        deadline = time.monotonic() + self._drain_s
+        job.report(Event(stage, pending=len(self.requests)))
+        while self.requests and time.monotonic() < deadline:
+            job.report(Event(stage, pending=len(self.requests)))
+            self._requests.idle(DRAIN_BEAT)
+        for request in self.requests:
+            request.cancel()
+        self._requests.idle(self._drain_s)

@@ -1,0 +1,122 @@
+"""Environment variables and command-line flags, read once into one frozen value."""
+
+import argparse
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from millm.errors import StartupError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("console", "json")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this process runs. A flag wins over its environment variable, which wins over the default.
+
+    spaces: miLLM runs on Hugging Face Spaces, whose proxy owns host names, origins and access.
+    """
+
+    model_cache_dir: Path = Path("data/models")
+    hf_token: str | None = field(default=None, repr=False)
+    auto_load_model: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    api_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    log_format: str = "console"
+    hf_endpoint: str | None = None
+    spaces: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Reads the settings of one process start.
+
+    Raises:
+        StartupError: a value cannot be used.
+        SystemExit: `--help` was asked for (0) or a flag is unknown (2).
+    """
+    given = vars(_parser(environ).parse_args(list(argv)))
+    try:
+        port = int(given["port"])
+    except ValueError:
+        port = -1
+    if not 0 < port < 65536:
+        raise StartupError(f"PORT must be a number from 1 to 65535, not {given['port']!r}.")
+    for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+        if given[name] not in choices:
+            raise StartupError(f"{name.upper()} must be one of {', '.join(choices)}, not {given[name]!r}.")
+    spaces = bool(environ.get("SPACE_ID"))
+    return Settings(
+        model_cache_dir=Path(given["model_cache_dir"]).expanduser(),
+        hf_token=given["hf_token"] or None,
+        auto_load_model=given["auto_load_model"] or None,
+        host=given["host"],
+        port=port,
+        api_key=given["api_key"] or None,
+        allowed_hosts=_split(given["allowed_hosts"]),
+        allowed_origins=_split(given["allowed_origins"]),
+        log_level=given["log_level"],
+        log_format=given["log_format"],
+        hf_endpoint=given["hf_endpoint"] or None,
+        spaces=spaces,
+    )
+
+
+# flag, environment variable, default, help
+OPTIONS = (
+    ("model-cache-dir", "MODEL_CACHE_DIR", "./data/models", "where model files and registry.json are kept"),
+    ("hf-token", "HF_TOKEN", "", "access token for gated repositories; kept in memory only"),
+    ("auto-load-model", "AUTO_LOAD_MODEL", "", "name of a model to load at start"),
+    ("host", "HOST", "127.0.0.1", "address to listen on"),
+    ("port", "PORT", "7860", "port to listen on"),
+    ("api-key", "MILLM_API_KEY", "", "key that every route but /health then asks for"),
+    ("allowed-hosts", "MILLM_ALLOWED_HOSTS", "", "further Host names to accept, separated by commas"),
+    (
+        "allowed-origins",
+        "MILLM_ALLOWED_ORIGINS",
+        "",
+        "browser origins that may call /v1, separated by commas",
+    ),
+    ("log-level", "LOG_LEVEL", "INFO", " | ".join(LOG_LEVELS)),
+    ("log-format", "LOG_FORMAT", "console", " | ".join(LOG_FORMATS)),
+    ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
+)
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="app.py", description="miLLM: get, load, try and serve language models from one process."
+    )
+    for flag, variable, default, text in OPTIONS:
+        shown = f" (default: {default})" if default else ""
+        parser.add_argument(
+            f"--{flag}",
+            metavar="VALUE",
+            default=environ.get(variable) or default,
+            help=f"{text} [{variable}]{shown}".replace("%", "%%"),
+        )
+    return parser
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,91 @@
+"""What a door sees of the manager: small frozen values, made by the manager and drawn by the doors."""
+
+from dataclasses import dataclass
+
+from millm.devices import Device
+from millm.errors import MiLLMError
+from millm.estimate import Estimate
+from millm.events import Event
+from millm.records import ModelRecord, Quantization
+from millm.sources.base import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that happened to a model. kind: the name of the public event, "model:download:progress"."""
+
+    kind: str
+    model_id: int
+    event: Event | None = None
+    error: MiLLMError | None = None
+    record: ModelRecord | None = None
+
+    def replaces(self, earlier: "Notice") -> bool:
+        """Whether a reader who has not seen `earlier` yet may skip it once this notice is there."""
+        return (
+            self.event is not None
+            and earlier.event is not None
+            and (self.kind, self.model_id) == (earlier.kind, earlier.model_id)
+            and self.event.replaces(earlier.event)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What one quantization of a planned model would take, in bytes. fits: memory and disk are free now."""
+
+    download_bytes: int
+    disk_bytes: int
+    peak_disk_bytes: int
+    memory: Estimate
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A plan with what it would cost this machine. disk_free, memory_free: bytes."""
+
+    plan: Plan
+    sizes: dict[Quantization, Sizes]
+    disk_free: int
+    memory_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A running job. kind: download, load or unload. progress: percent. stage: an event stage."""
+
+    id: str
+    kind: str
+    model_id: int
+    stage: str
+    progress: float
+
+
+@dataclass(frozen=True)
+class SystemState:
+    """This process and this machine now. Bytes, requests, tokens a second.
+
+    problems: sentences about what went wrong at start and is still of interest.
+    """
+
+    version: str
+    devices: tuple[Device, ...]
+    process_bytes: int
+    loaded: ModelRecord | None
+    requests_running: int
+    tokens_per_s: float
+    jobs: tuple[JobState, ...]
+    disk_free: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StorageState:
+    """Where the disk goes, in bytes. models: model id -> what deleting it frees."""
+
+    total_bytes: int
+    free_bytes: int
+    staging_bytes: int
+    by_type: dict[str, int]
+    models: dict[int, int]

@@ -1,0 +1,123 @@
+"""Small fakes behind the seams of the program: a source, an engine, and a manager made of them."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from millm.devices import Device
+from millm.engines.base import ChatRequest, Completion, LoadOptions
+from millm.errors import LoadFailed, RepoNotFound
+from millm.events import Event, Report, Stage
+from millm.manager import Manager
+from millm.records import ModelRecord, Source
+from millm.registry import Registry
+from millm.sources.base import Origin, Plan, PlannedFile
+from millm.store import Store
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 1000,
+    "max_position_embeddings": 512,
+}
+
+
+@dataclass
+class FakeFetcher:
+    """A source that has every repository of the owner "acme". Fetching takes `chunks` steps of `pause_s` seconds."""
+
+    chunks: int = 4
+    pause_s: float = 0.0
+    size: int = 4000
+    fail_with: Exception | None = None
+    tokens: list[str | None] = field(default_factory=list)
+
+    def plan(self, origin: Origin, token: str | None) -> Plan:
+        self.tokens.append(token)
+        if not origin.repo_id or not origin.repo_id.startswith("acme/"):
+            raise RepoNotFound(f"Model not found: '{origin.repo_id}' does not exist on HuggingFace.")
+        return Plan(
+            origin=origin,
+            title=origin.repo_id,
+            suggested_name=origin.repo_id.split("/")[1],
+            files=(PlannedFile("config.json", 2, None), PlannedFile("model.safetensors", self.size, None)),
+            commit="c0ffee" + "0" * 34,
+            param_count=2_000,
+            config=CONFIG,
+        )
+
+    def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
+        total = plan.total_bytes
+        for step in range(self.chunks):
+            report(Event(Stage.DOWNLOADING, 100 * step / self.chunks, total * step // self.chunks, total))
+            time.sleep(self.pause_s)
+        if self.fail_with:
+            raise self.fail_with
+        for file in plan.files:
+            (folder / file.path).write_bytes(b"{}".ljust(file.size))
+
+
+@dataclass
+class FakeEngine:
+    """Answers with the words of the last message, one at a time, `pause_s` seconds apart."""
+
+    pause_s: float = 0.0
+    memory_bytes: int = 1_000_000
+    closed: bool = False
+    running: int = 0
+
+    def chat(self, request: ChatRequest, report: Report) -> Completion:
+        text = request.messages[-1].content if request.prompt is None else request.prompt
+        words = text.split()[: request.sampling.max_tokens]
+        self.running += 1
+        try:
+            for number, word in enumerate(words, 1):
+                time.sleep(self.pause_s)
+                report(Event(Stage.GENERATING, text=word if number == 1 else f" {word}", tokens=number))
+        finally:
+            self.running -= 1
+        reason = "length" if len(words) < len(text.split()) else "stop"
+        return Completion(" ".join(words), reason, len(text.split()), len(words), 0.01, 100.0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class FakeOpener:
+    """Opens FakeEngines; fails for the names in `broken`."""
+
+    pause_s: float = 0.0
+    engine_pause_s: float = 0.0
+    broken: set[str] = field(default_factory=set)
+    opened: list[FakeEngine] = field(default_factory=list)
+
+    def __call__(self, record: ModelRecord, options: LoadOptions, report: Report) -> FakeEngine:
+        for percent in (0, 50, 100):
+            report(Event(Stage.LOADING_WEIGHTS, percent))
+            time.sleep(self.pause_s)
+        if record.name in self.broken:
+            raise LoadFailed("Out of memory loading model. Try a smaller model or higher quantization (Q4).")
+        self.opened.append(FakeEngine(self.engine_pause_s))
+        return self.opened[-1]
+
+
+def make_manager(
+    root: Path,
+    fetcher: FakeFetcher | None = None,
+    opener: FakeOpener | None = None,
+    free_memory: int = 8 << 30,
+    drain_s: float = 5.0,
+) -> Manager:
+    """A manager on a real registry and store below `root`, with a fake source and fake engines."""
+    store = Store(root)
+    store.open()
+    registry = Registry(store.registry_path, store.published)
+    devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
+    fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher()}
+    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, drain_s=drain_s)

@@ -1,0 +1,54 @@
+"""Flags, environment variables and defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from millm.errors import StartupError
+from millm.settings import is_loopback, read_settings
+
+
+def test_defaults_are_private_and_local() -> None:
+    settings = read_settings([], {})
+    assert (settings.host, settings.port, settings.model_cache_dir) == ("127.0.0.1", 7860, Path("data/models"))
+    assert settings.loopback
+    assert settings.api_key is None
+    assert not settings.spaces
+
+
+def test_a_flag_wins_over_the_environment() -> None:
+    environ = {"PORT": "1234", "HOST": "0.0.0.0", "MILLM_ALLOWED_HOSTS": "a.example, b.example,", "SPACE_ID": "x/y"}
+    settings = read_settings(["--port", "4321", "--log-format", "json"], environ)
+    assert (settings.port, settings.host, settings.log_format) == (4321, "0.0.0.0", "json")
+    assert settings.allowed_hosts == ("a.example", "b.example")
+    assert settings.spaces
+    assert not settings.loopback
+
+
+@pytest.mark.parametrize("argv", [["--port", "x"], ["--port", "0"], ["--port", "70000"], ["--log-level", "LOUD"]])
+def test_an_unusable_value_is_named(argv: list[str]) -> None:
+    with pytest.raises(StartupError, match=argv[0].strip("-").replace("-", "_").upper()):
+        read_settings(argv, {})
+
+
+def test_help_lists_every_variable_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--help"], {"HF_TOKEN": "hf_secret"})
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for word in ("MODEL_CACHE_DIR", "HF_TOKEN", "AUTO_LOAD_MODEL", "7860", "MILLM_ALLOWED_ORIGINS", "LOG_FORMAT"):
+        assert word in text
+    assert "hf_secret" not in text
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    settings = read_settings([], {"HF_TOKEN": "hf_secret", "MILLM_API_KEY": "key-secret"})
+    assert (settings.hf_token, settings.api_key) == ("hf_secret", "key-secret")
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
