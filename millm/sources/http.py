@@ -1,0 +1,270 @@
+"""Brings files over HTTP: in parallel ranges, gone on with where a try stopped, checked while they are written."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import aiohttp
+
+from millm.errors import ChecksumMismatch, DownloadFailed, MiLLMError
+from millm.events import Event, Report, Stage
+from millm.sources.base import PlannedFile
+from millm.sources.client import BadRedirect, Client, in_own_loop
+from millm.sources.partfile import PartFile
+
+log = logging.getLogger(__name__)
+
+Refuse = Callable[[int, Mapping[str, str]], MiLLMError | None]
+"""Says of an error answer (status, headers) which final error it is; None means that another try may succeed."""
+
+SPEED_WINDOW_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a download behaves. Times in seconds, sizes in bytes.
+
+    connections: requests at a time. segment: what one request asks for. backoff: the waits before each new try of a
+    request; counted afresh when the last try brought bytes. longest_wait: up to this, a server's Retry-After is
+    obeyed. connect: from looking up the name to the end of the TLS handshake. stall: a silence that counts as an
+    error. tick: between two reports.
+    """
+
+    connections: int = 4
+    segment: int = 64 * 2**20
+    backoff: tuple[float, ...] = (1, 2, 4)
+    longest_wait: float = 300
+    connect: float = 10
+    stall: float = 30
+    tick: float = 0.25
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def download(
+    files: Mapping[str, PlannedFile],
+    folder: Path,
+    report: Report,
+    headers: Mapping[str, str],
+    refuse: Refuse,
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
+    """Brings the files of these URLs into `folder`, flushed to the disk and checked against their digests.
+
+    `headers` go with every request; Authorization among them only to the hosts of `files`, never after a redirect to
+    another one. Reports every `limits.tick` seconds; ends at once when `report` raises.
+
+    Raises:
+        DownloadFailed: the network failed after every try, or the disk does not take the bytes.
+        ChecksumMismatch: a file arrived damaged twice.
+        InsufficientDisk: the disk is full.
+        MiLLMError: what `refuse` returned.
+    """
+    in_own_loop(_download(files, folder, report, headers, refuse, limits))
+
+
+async def _download(
+    files: Mapping[str, PlannedFile],
+    folder: Path,
+    report: Report,
+    headers: Mapping[str, str],
+    refuse: Refuse,
+    limits: Limits,
+) -> None:
+    meter = _Meter(sum(file.size for file in files.values()))
+    report(meter.event(0))
+    async with Client(headers, limits.connect, limits.stall) as client:
+        transfer = _Transfer(client, refuse, limits)
+        work = asyncio.create_task(_all(transfer.bring(url, file, folder) for url, file in files.items()))
+        try:
+            while not (await asyncio.wait([work], timeout=limits.tick))[0]:
+                report(meter.event(transfer.received))
+            work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+    report(meter.event(meter.total))
+
+
+class _Trouble(Exception):
+    """A try failed in a way that another one may not. wait: seconds that the server asks to wait first."""
+
+    def __init__(self, reason: str, wait: float = 0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _RangeIgnored(Exception):
+    """The server sends the whole file whatever range it is asked for."""
+
+
+RETRIED = (_Trouble, BadRedirect, aiohttp.ClientError, TimeoutError, ConnectionError)
+
+
+@dataclass(slots=True)
+class _Segment:
+    """The range [start, end) of a file; `at` is how far it is written."""
+
+    url: str
+    part: PartFile
+    start: int
+    end: int
+    at: int
+
+    @property
+    def whole(self) -> bool:
+        return (self.start, self.end) == (0, self.part.size)
+
+
+class _Transfer:
+    """The files of one download on their way."""
+
+    def __init__(self, client: Client, refuse: Refuse, limits: Limits) -> None:
+        self._client = client
+        self._refuse = refuse
+        self._limits = limits
+        self._files = asyncio.Semaphore(limits.connections)
+        self._requests = asyncio.Semaphore(limits.connections)
+        self._parts: list[PartFile] = []
+
+    @property
+    def received(self) -> int:
+        """Bytes written so far; fewer than before once a file had to start over."""
+        return sum(part.written for part in self._parts)
+
+    async def bring(self, url: str, file: PlannedFile, folder: Path) -> None:
+        """Brings one file; a damaged one is fetched once more."""
+        async with self._files:
+            part = PartFile(folder / file.path, file.size, file.digest)
+            self._parts.append(part)
+            try:
+                await self._fill(url, part)
+                if await part.digest() != file.digest:
+                    log.warning("%s arrived damaged and is fetched again", file.path)
+                    part.restart()
+                    await self._fill(url, part)
+                if (actual := await part.digest()) != file.digest:
+                    raise ChecksumMismatch(
+                        f"Checksum mismatch: '{file.path}' arrived damaged twice. Please try again later.",
+                        file=file.path,
+                        expected=file.digest,
+                        actual=actual,
+                    )
+                await part.sync()
+            finally:
+                part.close()
+
+    async def _fill(self, url: str, part: PartFile) -> None:
+        starts = range(0, part.size, self._limits.segment)
+        segments = (_Segment(url, part, at, min(at + self._limits.segment, part.size), at) for at in starts)
+        try:
+            await _all(self._bring_segment(segment) for segment in segments)
+        except _RangeIgnored:
+            part.restart()
+            await self._bring_segment(_Segment(url, part, 0, part.size, 0))
+
+    async def _bring_segment(self, segment: _Segment) -> None:
+        waits, furthest = iter(self._limits.backoff), segment.at
+        while True:
+            try:
+                async with self._requests:
+                    return await self._receive(segment)
+            except RETRIED as error:
+                if segment.at > furthest:
+                    waits, furthest = iter(self._limits.backoff), segment.at
+                wait, reason = next(waits, None), _reason(error)
+                log.info("%s stopped at byte %d: %s", segment.part.path.name, segment.at, reason)
+                if wait is None:
+                    raise DownloadFailed(
+                        "Download failed: Network error. Please check connection and try again.",
+                        file=segment.part.path.name,
+                        reason=reason,
+                    ) from error
+                asked = min(error.wait, self._limits.longest_wait) if isinstance(error, _Trouble) else 0
+            await asyncio.sleep(max(wait, asked))
+
+    async def _receive(self, segment: _Segment) -> None:
+        plain = segment.whole and segment.at == 0
+        span = {} if plain else {"Range": f"bytes={segment.at}-{segment.end - 1}"}
+        async with self._client.open(segment.url, span) as response:
+            self._check(response, segment)
+            async for data in response.content.iter_any():
+                data = data[: segment.end - segment.at]
+                await segment.part.write(segment.at, data)
+                segment.at += len(data)
+                if segment.at == segment.end:
+                    return
+        raise _Trouble("the answer ended early")
+
+    def _check(self, response: aiohttp.ClientResponse, segment: _Segment) -> None:
+        if response.status == 206:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {segment.at}-"):
+                raise _Trouble("another range than the one asked for")
+        elif response.status != 200:
+            if error := self._refuse(response.status, response.headers):
+                raise error
+            raise _Trouble(f"HTTP {response.status}", _retry_after(response.headers.get("Retry-After", "")))
+        elif not segment.whole:
+            raise _RangeIgnored
+        elif segment.at:
+            segment.part.restart()
+            segment.at = 0
+
+
+class _Meter:
+    """Turns bytes received into events: never backwards, speed over the last seconds."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._past: deque[tuple[float, int]] = deque()
+
+    def event(self, received: int) -> Event:
+        """The event for `received` bytes now."""
+        now = time.monotonic()
+        done = max(received, self._past[-1][1]) if self._past else received
+        self._past.append((now, done))
+        while self._past[0][0] < now - SPEED_WINDOW_S:
+            self._past.popleft()
+        since, before = self._past[0]
+        speed = (done - before) / (now - since) if now > since else 0.0
+        return Event(
+            Stage.DOWNLOADING,
+            progress=100 * done / self.total if self.total else 100.0,
+            bytes_done=done,
+            bytes_total=self.total,
+            speed=speed,
+            eta=(self.total - done) / speed if speed else None,
+        )
+
+
+async def _all(works: Iterable[Coroutine[object, object, None]]) -> None:
+    """Runs all to the end; the first error cancels the others and is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as errors:
+        error = errors.exceptions[0]
+        raise error from error.__cause__
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without the address: a signed link is a secret."""
+    return str(error) if isinstance(error, _Trouble) else type(error).__name__
+
+
+def _retry_after(value: str) -> float:
+    """Seconds of a Retry-After header, which holds a number or a date; 0 for anything else."""
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

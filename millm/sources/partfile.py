@@ -1,0 +1,141 @@
+"""A file that arrives in pieces, in any order: written at their places, digested in file order."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from millm.errors import DownloadFailed, InsufficientDisk
+
+T = TypeVar("T")
+SYNC_BYTES = 16 * 2**20
+"""So much is written between two syncs. Small, because a cancel waits for the one that runs."""
+CATCH_UP_BYTES = 8 * 2**20
+"""So much that was written ahead of the digest is read back and digested in one step; small likewise."""
+
+
+class PartFile:
+    """An open file of `size` bytes, empty at first.
+
+    The disk works in the event loop's executor, so that the loop goes on receiving. Every method that writes raises
+    InsufficientDisk or DownloadFailed when the disk does not take the bytes.
+    """
+
+    def __init__(self, path: Path, size: int, digest: str | None) -> None:
+        self.path = path
+        self.size = size
+        self.written = 0
+        self._expected = digest
+        self._busy = asyncio.Lock()
+        with _disk_errors(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was written. No write may be under way."""
+        self.written = 0
+        self._unsynced = 0
+        self._hash = _new_hash(self._expected, self.size)
+        self._hashed = 0
+        self._ahead: dict[int, int] = {}
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Writes a piece at its place. Each byte of the file is written once."""
+        async with self._busy:
+            await self._on_disk(self._write, offset, data)
+        self.written += len(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_BYTES:
+            await self.sync()
+
+    async def sync(self) -> None:
+        """Waits until the disk holds what was written."""
+        self._unsynced = 0
+        await self._on_disk(os.fsync, self._fd)
+
+    async def digest(self) -> str | None:
+        """The digest of the whole file, in the form of the announced one; None if none was announced."""
+        while self._ahead:
+            async with self._busy:
+                await self._on_disk(self._catch_up)
+        if self._hash is None or self._expected is None:
+            return None
+        return f"{self._expected.partition(':')[0]}:{self._hash.hexdigest()}"
+
+    def close(self) -> None:
+        """Closes the file. No write may be under way."""
+        os.close(self._fd)
+
+    async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
+        with _disk_errors(self.path, self.size - self.written):
+            await to_the_end(partial(work, *args))
+
+    def _write(self, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.pwrite(self._fd, view, offset + len(data) - len(view)) :]
+        if self._hash is None:
+            return
+        if offset == self._hashed:
+            self._hash.update(data)
+            self._hashed += len(data)
+        else:
+            self._ahead[offset] = len(data)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        assert self._hash is not None
+        until = self._hashed + CATCH_UP_BYTES
+        while self._hashed in self._ahead and self._hashed < until:
+            count = self._ahead.pop(self._hashed)
+            self._hash.update(os.pread(self._fd, count, self._hashed))
+            self._hashed += count
+
+
+async def to_the_end(work: Callable[[], T]) -> T:
+    """Runs blocking work in the loop's executor and returns no earlier than it, even when cancelled.
+
+    A file must not be closed while a thread writes to it.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    return future.result()
+
+
+def _new_hash(digest: str | None, size: int) -> "hashlib._Hash | None":
+    if digest is None:
+        return None
+    kind = digest.partition(":")[0]
+    if kind == "git-sha1":
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    return hashlib.new(kind)
+
+
+@contextmanager
+def _disk_errors(path: Path, missing: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            reason = os.strerror(error.errno or 0)
+            raise DownloadFailed(f"Download failed: cannot write '{path.name}' ({reason}).") from error
+        free = shutil.disk_usage(path.parent).free
+        raise InsufficientDisk(
+            f"Insufficient disk space. Need {missing / 1e9:.1f} GB, only {free / 1e9:.1f} GB available.",
+            needed_bytes=missing,
+            free_bytes=free,
+        ) from error

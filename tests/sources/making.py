@@ -1,0 +1,54 @@
+"""Repositories and reports for the tests of the sources."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from millm.errors import Cancelled
+from millm.events import Event
+from millm.sources.base import PlannedFile
+from millm.sources.http import Limits
+
+FAST = Limits(segment=64 * 1024, backoff=(0.01, 0.02, 0.04), connect=2, stall=0.2, tick=0.02)
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64}
+
+
+def content(size: int) -> bytes:
+    """Bytes without a pattern, the same on every run."""
+    return hashlib.shake_256(b"millm").digest(size)
+
+
+def safetensors(data: bytes) -> bytes:
+    """A safetensors file with one tensor of `data` as 16-bit numbers."""
+    entry = {"dtype": "F16", "shape": [len(data) // 2], "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "weight": entry}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def make_repo(folder: Path, **files: bytes | str | dict[str, object]) -> Path:
+    """Writes files into a new folder; `__` in a name stands for a dot, a dict becomes JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in files.items():
+        text = json.dumps(value) if isinstance(value, dict) else value
+        (folder / name.replace("__", ".")).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder
+
+
+def announced(path: Path) -> PlannedFile:
+    """A file as its source would announce it."""
+    return PlannedFile(path.name, path.stat().st_size, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+class Watcher:
+    """A report that keeps what it is told, and cancels as soon as `stop` says so."""
+
+    def __init__(self, stop: Callable[[], bool] = lambda: False) -> None:
+        self.events: list[Event] = []
+        self._stop = stop
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if self._stop():
+            raise Cancelled

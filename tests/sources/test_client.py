@@ -1,0 +1,113 @@
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from millm.sources.client import BadRedirect, Client, in_own_loop, within
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Redirects to what the path says after `/to/`, else answers with the headers it saw."""
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, dict(self.headers)))
+        to_there = self.path.startswith("/to/")
+        self.send_response(302 if to_there else 200)
+        if to_there:
+            self.send_header("Location", self.path.removeprefix("/to/"))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """A web server on a free port. seen: path and headers of every request."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def get(address: str, headers: Mapping[str, str] | None = None) -> int:
+    async def run() -> int:
+        async with Client(headers or {}, 2, 2) as client, client.open(address, {}) as response:
+            return response.status
+
+    return in_own_loop(run())
+
+
+def address(server: Server, host: str = "127.0.0.1") -> str:
+    return f"http://{host}:{server.server_port}"
+
+
+def test_the_token_stays_with_its_host(server: Server) -> None:
+    there = f"{address(server, 'localhost')}/to/{address(server)}/end"
+    get(f"{address(server)}/to//near", {"authorization": "Bearer secret"})
+    get(f"{address(server)}/to/{there}", {"authorization": "Bearer secret"})
+    assert [(path.count("/to/"), "authorization" in headers) for path, headers in server.seen] == [
+        (1, True),
+        (0, True),
+        (2, True),
+        (1, False),
+        (0, False),
+    ]
+
+
+def test_a_signed_link_is_followed_as_it_stands(server: Server) -> None:
+    get(f"{address(server)}/to//file?Signature=a%2Fb~%7E%20+c&Expires=1%2C")
+    assert server.seen[-1][0] == "/file?Signature=a%2Fb~%7E%20+c&Expires=1%2C"
+
+
+def test_nothing_is_compressed(server: Server) -> None:
+    get(address(server))
+    assert server.seen[0][1]["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("place", ["/to//to//to//to//to//to//end", "/to/file:///etc/passwd", "/to/http://[", "/to/"])
+def test_a_redirect_to_nowhere_is_an_error(server: Server, place: str) -> None:
+    with pytest.raises(BadRedirect):
+        get(address(server) + place)
+
+
+def test_the_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "elsewhere")
+    assert get("http://hub.invalid/file") == 200
+    path, headers = server.seen[0]
+    assert path == "http://hub.invalid/file"
+    assert headers["Proxy-Authorization"] == "Basic dXNlcjpwYXNz"
+
+
+def test_credentials_in_netrc_are_not_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    netrc = tmp_path_factory.mktemp("home") / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    get(address(server))
+    get(address(server), {"Authorization": "Bearer token"})
+    assert [headers.get("Authorization") for _, headers in server.seen] == [None, "Bearer token"]
+
+
+def test_within_returns_raises_and_gives_up() -> None:
+    assert within(1, lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        within(1, lambda: 1 // 0)
+    release = threading.Event()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        within(0.05, lambda: release.wait(5))
+    assert time.monotonic() - start < 0.5
+    release.set()

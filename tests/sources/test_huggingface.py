@@ -1,0 +1,312 @@
+import inspect
+import time
+from pathlib import Path
+
+import httpx2
+import huggingface_hub.errors
+import pytest
+from hub import GRANTED, PLAIN, Hub
+from making import CONFIG, FAST, Watcher, content, make_repo, safetensors
+
+from millm.errors import (
+    DownloadFailed,
+    GatedModel,
+    HubUnavailable,
+    InvalidRepoId,
+    InvalidToken,
+    MiLLMError,
+    RepoNotFound,
+    RevisionNotFound,
+    UnsupportedModel,
+)
+from millm.records import Source
+from millm.sources.base import Origin, Plan
+from millm.sources.huggingface import HuggingFace, parse_repo, translated
+
+SECRET = "hf_a_token_nobody_knows"
+
+
+def origin(repo_id: str = "acme/tiny", revision: str | None = None, code: bool = False) -> Origin:
+    return Origin(Source.HUGGINGFACE, repo_id=repo_id, revision=revision, trust_remote_code=code)
+
+
+@pytest.fixture
+def source(hub: Hub) -> HuggingFace:
+    return HuggingFace(hub.url, FAST, plan_s=2)
+
+
+def plan(source: HuggingFace, repo_id: str = "acme/tiny", token: str | None = None, **more: object) -> Plan:
+    return source.plan(origin(repo_id, **more), token)  # type: ignore[arg-type]
+
+
+def test_a_plan_tells_everything_without_moving_weights(source: HuggingFace, hub: Hub, repo: Path) -> None:
+    found = plan(source)
+    assert [file.path for file in found.files] == ["README.md", "config.json", "tokenizer.json", "model.safetensors"]
+    assert found.total_bytes == sum((repo / file.path).stat().st_size for file in found.files)
+    assert (found.title, found.suggested_name, found.config) == ("acme/tiny", "tiny", CONFIG)
+    assert (found.param_count, found.license, found.gated) == (150_000, "mit", False)
+    assert found.commit == hub.repos.commit(repo)
+    assert found.link == f"{hub.url}/acme/tiny"
+    assert not found.requires_remote_code
+    assert not found.warnings
+    assert [request.kind for request in hub.requests] == ["api", "resolve"]
+
+
+def test_every_file_has_a_digest(source: HuggingFace) -> None:
+    kinds = {file.path: (file.digest or "").partition(":")[0] for file in plan(source).files}
+    assert kinds.pop("model.safetensors") == "sha256"
+    assert set(kinds.values()) == {"git-sha1"}
+
+
+def test_brings_what_was_planned(source: HuggingFace, repo: Path, tmp_path: Path) -> None:
+    found, watcher = plan(source), Watcher()
+    source.fetch(found, None, tmp_path / "out", watcher)
+    for file in found.files:
+        assert (tmp_path / "out" / file.path).read_bytes() == (repo / file.path).read_bytes()
+    assert watcher.events[-1].bytes_done == found.total_bytes
+
+
+def test_a_revision_is_pinned(source: HuggingFace, hub: Hub, repo: Path, tmp_path: Path) -> None:
+    old = make_repo(repo.parent / "tiny@v1", config__json=CONFIG, model__safetensors=safetensors(content(100)))
+    found = plan(source, revision="v1")
+    assert (found.commit, found.origin.revision) == (hub.repos.commit(old), "v1")
+    source.fetch(found, None, tmp_path, Watcher())
+    assert (tmp_path / "model.safetensors").read_bytes() == (old / "model.safetensors").read_bytes()
+    assert {request.revision for request in hub.requests if request.kind != "api"} == {found.commit}
+    assert plan(source, revision=found.commit).commit == found.commit
+
+
+def test_a_pasted_address_is_understood(source: HuggingFace, hub: Hub, repo: Path) -> None:
+    make_repo(repo.parent / "tiny@v1", config__json=CONFIG, model__safetensors=safetensors(content(100)))
+    found = plan(source, f"{hub.url}/acme/tiny/tree/v1")
+    assert (found.origin.repo_id, found.origin.revision) == ("acme/tiny", "v1")
+    assert found.param_count == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "repo_id", "revision"),
+    [
+        (" google/gemma-2-2b ", "google/gemma-2-2b", None),
+        ("https://huggingface.co/google/gemma-2-2b", "google/gemma-2-2b", None),
+        ("https://huggingface.co/google/gemma-2-2b/", "google/gemma-2-2b", None),
+        ("http://HuggingFace.co/a/b?library=transformers#use", "a/b", None),
+        ("huggingface.co/a/b/tree/main", "a/b", "main"),
+        ("https://hf.co/a/b/tree/refs%2Fpr%2F3/sub", "a/b", "refs/pr/3"),
+        ("https://huggingface.co/a/b/blob/v1.0/config.json", "a/b", "v1.0"),
+        ("https://huggingface.co/a/b/resolve/main/model.safetensors?download=true", "a/b", "main"),
+        ("https://huggingface.co/a/b/discussions/4", "a/b", None),
+        ("https://mirror.example/a/b/tree/x", "a/b", "x"),
+    ],
+)
+def test_repository_ids(text: str, repo_id: str, revision: str | None) -> None:
+    assert parse_repo(text, "https://mirror.example") == (repo_id, revision)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "gemma", "a/b/c", "a b/c", "../etc", "a/..", "a/b..c", ".hidden/x", "a/b\nc", "/a/b", "a/", "ä/b"),
+        *("https://example.com/a/b", "https://huggingface.co/gemma", "https://huggingface.co/datasets/a/b"),
+        *("https://huggingface.co/spaces/a/b", "https://huggingface.co/../..", "file:///a/b", "a/b?x=1"),
+        "a/" + 100 * "b",
+    ],
+)
+def test_what_is_no_repository_id_is_refused(source: HuggingFace, hub: Hub, text: str) -> None:
+    with pytest.raises(InvalidRepoId):
+        plan(source, text)
+    assert not hub.requests
+
+
+def test_what_the_hub_does_not_have(source: HuggingFace, hub: Hub) -> None:
+    with pytest.raises(RepoNotFound) as missing:
+        plan(source, "acme/nothing")
+    assert missing.value.message == "Model not found: 'acme/nothing' does not exist on HuggingFace."
+    with pytest.raises(RepoNotFound):
+        plan(source, "acme/nothing", token=PLAIN)
+    with pytest.raises(RevisionNotFound, match="no branch, tag or commit 'v9'"):
+        plan(source, revision="v9")
+    hub.private.add("acme/tiny")
+    with pytest.raises(RepoNotFound):
+        plan(source, token=PLAIN)
+    assert plan(source, token=GRANTED).title == "acme/tiny"
+
+
+@pytest.mark.parametrize("token", [None, PLAIN])
+def test_a_gated_model_asks_for_a_token(source: HuggingFace, hub: Hub, token: str | None) -> None:
+    hub.gated.add("acme/tiny")
+    with pytest.raises(GatedModel) as caught:
+        plan(source, token=token)
+    assert caught.value.message == (
+        "Model 'acme/tiny' is gated. Accept its licence on HuggingFace and enter an access token."
+    )
+    assert plan(source, token=GRANTED).gated
+
+
+def test_a_wrong_token_is_said_and_never_shown(
+    source: HuggingFace, hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    found = plan(source)
+    for wrong in (SECRET, f"{SECRET}\nx", f"{SECRET} ü"):
+        with pytest.raises(InvalidToken) as planning:
+            plan(source, token=wrong)
+        with pytest.raises(InvalidToken) as fetching:
+            source.fetch(found, wrong, tmp_path, Watcher())
+        for error in (planning.value, fetching.value):
+            assert SECRET not in f"{error!r} {error.details} {error.__cause__!r}"
+    assert SECRET not in caplog.text + repr(source) + repr(vars(source))
+    assert "invalid" in {request.auth for request in hub.requests}
+
+
+def test_no_token_means_no_token(
+    source: HuggingFace, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", GRANTED)
+    for token in (None, "", "  "):
+        source.fetch(plan(source, token=token), token, tmp_path, Watcher())
+    assert {request.auth for request in hub.requests} == {"none"}
+
+
+def test_the_token_goes_to_the_hub_only(source: HuggingFace, hub: Hub, tmp_path: Path) -> None:
+    source.fetch(plan(source, token=f" {GRANTED}\n"), GRANTED, tmp_path, Watcher())
+    assert {(request.kind, request.auth) for request in hub.requests} == {
+        ("api", "granted"),
+        ("resolve", "granted"),
+        ("cdn", "none"),
+    }
+
+
+@pytest.mark.parametrize("status", [200, 429, 500, 503])
+@pytest.mark.parametrize("kind", ["api", "resolve"])
+def test_a_hub_in_trouble(source: HuggingFace, hub: Hub, kind: str, status: int) -> None:
+    hub.fault(kind, status=status)
+    with pytest.raises(HubUnavailable, match="does not answer"):
+        plan(source)
+
+
+@pytest.mark.parametrize("kind", ["api", "resolve"])
+def test_a_plan_never_takes_long(hub: Hub, kind: str) -> None:
+    hub.fault(kind, hang_after=0)
+    start = time.monotonic()
+    with pytest.raises(HubUnavailable):
+        plan(HuggingFace(hub.url, plan_s=0.3))
+    assert time.monotonic() - start < 1
+
+
+def test_a_hub_that_is_not_there(repo: Path) -> None:
+    with Hub(repo) as gone:
+        url = gone.url
+    for endpoint in (url, "http://hub.invalid", "ftp://127.0.0.1", "http://127.0.0.1:1:2"):
+        with pytest.raises(HubUnavailable):
+            plan(HuggingFace(endpoint, plan_s=2))
+
+
+def test_repositories_that_are_no_model(source: HuggingFace, repo: Path) -> None:
+    make_repo(repo.parent / "empty", config__json=CONFIG, model__gguf=b"x", training_args__bin=b"x")
+    with pytest.raises(UnsupportedModel, match="no safetensors or PyTorch weights"):
+        plan(source, "acme/empty")
+    make_repo(repo.parent / "bare", model__safetensors=safetensors(b""))
+    with pytest.raises(UnsupportedModel, match=r"no config\.json"):
+        plan(source, "acme/bare")
+    make_repo(repo.parent / "odd", config__json="[]", model__safetensors=safetensors(b""))
+    with pytest.raises(UnsupportedModel, match="not a JSON object"):
+        plan(source, "acme/odd")
+    make_repo(repo.parent / "huge", config__json="{}" + 10_000_000 * " ", model__safetensors=safetensors(b""))
+    with pytest.raises(UnsupportedModel, match="too large"):
+        plan(source, "acme/huge")
+
+
+def test_warnings(source: HuggingFace, repo: Path) -> None:
+    config = {**CONFIG, "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
+    make_repo(repo.parent / "own", config__json=config, modeling_mine__py="", pytorch_model__bin=b"pickle")
+    found = plan(source, "acme/own")
+    assert found.requires_remote_code
+    assert [warning.split()[0:3] for warning in found.warnings] == [
+        ["The", "weights", "are"],
+        ["This", "model", "runs"],
+    ]
+    assert "modeling_mine.py" not in [file.path for file in found.files]
+    trusted = plan(source, "acme/own", code=True)
+    assert len(trusted.warnings) == 1
+    assert "modeling_mine.py" in [file.path for file in trusted.files]
+
+
+def test_access_lost_between_plan_and_fetch(source: HuggingFace, hub: Hub, repo: Path, tmp_path: Path) -> None:
+    found = plan(source)
+    hub.gated.add("acme/tiny")
+    with pytest.raises(GatedModel):
+        source.fetch(found, PLAIN, tmp_path, Watcher())
+    hub.private.add("acme/tiny")
+    with pytest.raises(RepoNotFound):
+        source.fetch(found, None, tmp_path, Watcher())
+    hub.gated.clear()
+    hub.private.clear()
+    (repo / "model.safetensors").unlink()
+    with pytest.raises(DownloadFailed, match="has changed on HuggingFace"):
+        source.fetch(found, None, tmp_path, Watcher())
+
+
+# Errors of things we never ask of the library: its cache, command line, uploads, inference, sign-in, other formats.
+NEVER_MET = {
+    *("CacheNotFound", "CorruptedCacheException", "CachedRepoTreeNotFoundError", "RevisionResolutionError"),
+    *("CLIError", "ConfirmationError", "CLIExtensionInstallError", "OIDCError", "DeviceCodeError", "OAuthErrorCode"),
+    *("InferenceEndpointError", "InferenceEndpointTimeoutError", "SandboxError", "SandboxCommandError"),
+    *("SafetensorsParsingError", "NotASafetensorsRepoError", "XetDownloadError", "FileDuplicationError"),
+    *("DDUFError", "DDUFCorruptedFileError", "DDUFExportError", "DDUFInvalidEntryNameError", "EntryNotFoundError"),
+    *("StrictDataclassError", "StrictDataclassDefinitionError", "StrictDataclassFieldValidationError"),
+    *("StrictDataclassClassValidationError", "HfUriError"),
+}
+EXPECTED = {
+    "GatedRepoError": GatedModel,
+    "RepositoryNotFoundError": RepoNotFound,
+    "DisabledRepoError": RepoNotFound,
+    "RevisionNotFoundError": RevisionNotFound,
+    "HFValidationError": InvalidRepoId,
+}
+LIBRARY = [
+    kind
+    for _, kind in inspect.getmembers(huggingface_hub.errors, inspect.isclass)
+    if issubclass(kind, Exception) and kind.__module__ == huggingface_hub.errors.__name__
+]
+CLIENT = [
+    kind
+    for _, kind in inspect.getmembers(httpx2, inspect.isclass)
+    if issubclass(kind, (httpx2.HTTPError, httpx2.InvalidURL))
+]
+
+
+def make_error(kind: type[Exception], status: int = 500) -> Exception:
+    request = httpx2.Request("GET", "http://hub")
+    if issubclass(kind, huggingface_hub.errors.HfHubHTTPError):
+        return kind("no", response=httpx2.Response(status, request=request))
+    if issubclass(kind, httpx2.HTTPStatusError):
+        return kind("no", request=request, response=httpx2.Response(status, request=request))
+    return kind("no")
+
+
+@pytest.mark.parametrize(
+    "kind", [k for k in LIBRARY + CLIENT if k.__name__ not in NEVER_MET], ids=lambda k: k.__name__
+)
+def test_every_error_of_the_library_is_translated(kind: type[Exception]) -> None:
+    with pytest.raises(MiLLMError) as caught, translated("acme/tiny", "main"):
+        raise make_error(kind)
+    assert type(caught.value) is EXPECTED.get(kind.__name__, HubUnavailable)
+
+
+def test_the_list_of_errors_never_met_is_exact() -> None:
+    assert NEVER_MET - {"OAuthErrorCode"} <= {kind.__name__ for kind in LIBRARY}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, InvalidToken), (403, InvalidToken), (404, RepoNotFound), (429, HubUnavailable), (502, HubUnavailable)],
+)
+def test_answers_without_an_error_code_are_told_apart_by_status(status: int, kind: type[MiLLMError]) -> None:
+    with pytest.raises(kind), translated("acme/tiny", None):
+        raise make_error(huggingface_hub.errors.HfHubHTTPError, status)
+
+
+def test_our_own_errors_and_bugs_pass() -> None:
+    for error in (UnsupportedModel("x"), AttributeError("x")):
+        with pytest.raises(type(error)), translated("acme/tiny", None):
+            raise error
