@@ -1,0 +1,63 @@
+"""From a request to the tokens of its prompt."""
+
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from millm.engines.base import ChatRequest, Message
+from millm.errors import InvalidRequest
+
+
+def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[int]:
+    """The tokens of the prompt: the conversation in the model's own format, or the plain text as it stands.
+
+    Raises:
+        InvalidRequest: the model has no chat template, or its template refuses the conversation; or there
+            is nothing to answer.
+    """
+    if request.prompt is not None:
+        tokens: list[int] = tokenizer(request.prompt)["input_ids"]
+    else:
+        tokens = _conversation_tokens(tokenizer, request.messages)
+    if not tokens:
+        raise InvalidRequest("The prompt is empty.")
+    return tokens
+
+
+def _conversation_tokens(tokenizer: Any, messages: tuple[Message, ...]) -> list[int]:
+    if not messages:
+        raise InvalidRequest("The conversation is empty: send at least one message.")
+    if not tokenizer.chat_template:
+        raise InvalidRequest(
+            "This model has no chat template, so it cannot answer a conversation. "
+            "It can continue a text: send a prompt to /v1/completions."
+        )
+    try:
+        return _render(tokenizer, messages)
+    except InvalidRequest:
+        folded = fold_system(messages)
+        if folded == messages:
+            raise
+        return _render(tokenizer, folded)
+
+
+def _render(tokenizer: Any, messages: tuple[Message, ...]) -> list[int]:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        tokens: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error
+    return tokens
+
+
+def fold_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation without system turns: their text stands before that of the first user turn."""
+    system = "\n\n".join(message.content for message in messages if message.role == "system")
+    turns = [message for message in messages if message.role != "system"]
+    if not system:
+        return tuple(turns)
+    first = next((n for n, message in enumerate(turns) if message.role == "user"), None)
+    if first is None:
+        return (Message("user", system), *turns)
+    turns[first] = Message("user", f"{system}\n\n{turns[first].content}")
+    return tuple(turns)

@@ -1,0 +1,37 @@
+"""Tiny models on disk, built once for all tests of the engines."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+
+# Where transformers copies custom code to before it runs it; read when transformers is imported.
+CODE_CACHE = tempfile.TemporaryDirectory()
+os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
+
+IMPORT_TORCH = {"test_loader.py", "test_loop.py", "test_sampling.py"}
+
+Tiny = Callable[..., Path]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Keeps the seconds that importing torch takes out of the fast part."""
+    return True if config.option.markexpr == "not slow" and collection_path.name in IMPORT_TORCH else None
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Builds a tiny model, or finds the one built before with the same arguments."""
+    built: dict[Any, Path] = {}
+
+    def find(name: str, **arguments: Any) -> Path:
+        key = (name, *sorted(arguments.items()))
+        if key not in built:
+            built[key] = tiny_models.build(name, tmp_path_factory.mktemp(name), **arguments)
+        return built[key]
+
+    return find
