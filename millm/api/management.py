@@ -1,0 +1,177 @@
+"""The management API: models, the jobs on them, and this machine, as JSON in one envelope.
+
+Handlers are plain functions, so the framework runs them on threads: some of them ask the network for seconds.
+"""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from millm import __version__
+from millm.api import management_examples as examples
+from millm.api.events import frames
+from millm.api.management_schema import (
+    Answer,
+    DownloadBody,
+    Failed,
+    Health,
+    LoadBody,
+    OriginBody,
+    PatchBody,
+    PreviewInfo,
+    RecordFilter,
+    TokenBody,
+    preview_json,
+)
+from millm.api.parts import StreamThreads, TheManager
+from millm.api.streams import EventStream
+from millm.api.wire import success
+from millm.records import ModelRecord, ModelType
+from millm.views import StorageState, SystemState
+
+models = APIRouter(prefix="/api/models", tags=["Models"])
+jobs = APIRouter(prefix="/api/models", tags=["Jobs on models"])
+machine = APIRouter(tags=["This machine"])
+
+FAILED = {"model": Failed, "description": "An error", "content": {"application/json": {"example": examples.FAILED}}}
+
+
+def _says(data: Any, example: object, status: int = 200, description: str = "Done") -> dict[str, Any]:
+    """The part of a route's declaration that documents its answers."""
+    shown = {"success": True, "data": example, "error": None}
+    good = {
+        "model": Answer[data],
+        "description": description,
+        "content": {"application/json": {"example": shown}},
+    }
+    return {"status_code": status, "responses": {status: good, "default": FAILED}}
+
+
+def _starts_job(example: object) -> dict[str, Any]:
+    return _says(ModelRecord, example, 202, "A job was started; follow it with the model's events")
+
+
+def _streams() -> dict[str, Any]:
+    content = {"text/event-stream": {"example": examples.EVENTS}}
+    good = {"description": "Server-sent events; each `data` is one JSON object", "content": content}
+    return {"responses": {200: good, "default": FAILED}, "response_class": Response}
+
+
+@models.get("", summary="List the models", **_says(list[ModelRecord], [examples.RECORD]))
+def list_models(manager: TheManager, chosen: Annotated[RecordFilter, Query()]) -> Response:
+    """Every record that matches, newest first."""
+    records = manager.records(chosen.status, chosen.type, chosen.source, chosen.q)
+    return success([record.to_dict() for record in records])
+
+
+@models.post("", summary="Register a model and download it", **_starts_job(examples.DOWNLOADING))
+def download_model(manager: TheManager, body: DownloadBody) -> Response:
+    """Starts a download. A local model is only linked, and is ready at once."""
+    record = manager.download(
+        body.origin(),
+        quantization=body.quantization,
+        token=body.hf_token,
+        name=body.custom_name,
+        model_type=body.model_type,
+        start=body.start,
+    )
+    return success(record.to_dict(), 202)
+
+
+@models.post("/preview", summary="See what a model would bring and cost", **_says(PreviewInfo, examples.PREVIEW))
+def preview_model(manager: TheManager, body: OriginBody) -> Response:
+    """Asks the source what would be downloaded, without moving weights. Takes up to 10 s."""
+    return success(preview_json(manager.plan(body.origin(), body.hf_token)))
+
+
+@models.get("/storage", summary="See where the disk goes", **_says(StorageState, examples.STORAGE))
+def show_storage(manager: TheManager) -> Response:
+    """Bytes in all, by type, and for each model what deleting it would free; left-overs of unfinished downloads."""
+    return success(asdict(manager.storage()))
+
+
+@models.get("/active/{model_type}", summary="Get the active model of a type", **_says(ModelRecord, examples.RECORD))
+def show_active(manager: TheManager, model_type: ModelType) -> Response:
+    """For `llm` that is the loaded model. 404 if there is none."""
+    return success(manager.active(model_type).to_dict())
+
+
+@models.get("/{model_id:int}", summary="Get one model", **_says(ModelRecord, examples.RECORD))
+def show_model(manager: TheManager, model_id: int) -> Response:
+    """One record with its live status."""
+    return success(manager.record(model_id).to_dict())
+
+
+@models.patch("/{model_id:int}", summary="Change a model", **_says(ModelRecord, examples.RECORD))
+def change_model(manager: TheManager, model_id: int, body: PatchBody) -> Response:
+    """Changes the fields that are given."""
+    return success(manager.update(model_id, **body.changes()).to_dict())
+
+
+@models.delete("/{model_id:int}", summary="Delete a model", **_says(None, None))
+def delete_model(manager: TheManager, model_id: int) -> Response:
+    """Deletes files and record; of a local model only the record and the link, never the files."""
+    manager.delete(model_id)
+    return success(None)
+
+
+@jobs.post("/{model_id:int}/download", summary="Download a registered model", **_starts_job(examples.DOWNLOADING))
+def start_download(manager: TheManager, model_id: int, body: TokenBody | None = None) -> Response:
+    """Starts the download of a model that is `available`."""
+    return success(manager.start(model_id, body.hf_token if body else None).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/retry", summary="Download again after an error", **_starts_job(examples.DOWNLOADING))
+def retry_download(manager: TheManager, model_id: int, body: TokenBody | None = None) -> Response:
+    """Starts a failed download again, at the same commit."""
+    return success(manager.retry(model_id, body.hf_token if body else None).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/cancel", summary="Cancel what runs on a model", **_says(None, None, 202))
+def cancel_job(manager: TheManager, model_id: int) -> Response:
+    """Stops its job and removes what that left. The record of a cancelled download goes too, unless it was there
+    before as `available`."""
+    manager.cancel(model_id)
+    return success(None, 202)
+
+
+@jobs.post("/{model_id:int}/load", summary="Load a model", **_starts_job(examples.LOADING))
+def load_model(manager: TheManager, model_id: int, body: LoadBody | None = None) -> Response:
+    """Brings a model into memory, in place of the present one."""
+    force, context_length = (body.force, body.context_length) if body else (False, None)
+    return success(manager.load(model_id, force, context_length).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/unload", summary="Unload a model", **_starts_job(examples.READY))
+def unload_model(manager: TheManager, model_id: int) -> Response:
+    """Lets running requests finish, then gives the memory back."""
+    return success(manager.unload(model_id).to_dict(), 202)
+
+
+@jobs.get("/{model_id:int}/events", summary="Follow one model", **_streams())
+def follow_model(manager: TheManager, threads: StreamThreads, model_id: int) -> Response:
+    """First the present state, then everything that happens to the model."""
+    manager.record(model_id)
+    return EventStream(frames(manager, model_id), threads)
+
+
+@machine.get("/api/events", summary="Follow all models", **_streams())
+def follow_all(manager: TheManager, threads: StreamThreads) -> Response:
+    """First the present state of every running job, then everything that happens to any model."""
+    return EventStream(frames(manager), threads)
+
+
+@machine.get("/api/system", summary="See how this machine is doing", **_says(SystemState, examples.SYSTEM))
+def show_system(manager: TheManager) -> Response:
+    """Version, devices, memory, the loaded model, requests and jobs. Memory and disk are in bytes."""
+    state = manager.system()
+    lists = {"devices": [asdict(device) for device in state.devices], "jobs": [asdict(job) for job in state.jobs]}
+    return success({**vars(state), **lists, "loaded": state.loaded and state.loaded.to_dict()})
+
+
+@machine.get("/health", summary="Ask for a sign of life", **_says(Health, examples.HEALTH))
+async def show_health() -> Response:
+    """Answers without a key, also while models load."""
+    return success({"status": "ok", "version": __version__})

@@ -1,0 +1,215 @@
+"""The event stream: names and data as specified, the present state first, nothing lost or doubled, an end."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fakes import FakeFetcher, FakeOpener
+from fastapi.testclient import TestClient
+from serving import call, load, serving, until
+from starlette.types import ASGIApp
+
+from millm.api import GuardPolicy, create_app
+from millm.api.events import event_data, frames, present
+from millm.errors import DownloadFailed
+from millm.events import Event, Stage
+from millm.manager import Manager
+from millm.records import Source, Status
+from millm.sources.base import Origin
+from millm.views import Notice
+
+Make = Callable[..., Manager]
+Seen = list[tuple[str, dict[str, Any]]]
+
+
+def hub(name: str) -> Origin:
+    return Origin(Source.HUGGINGFACE, f"acme/{name}")
+
+
+def read(lines: Iterator[bytes]) -> Seen:
+    """Every event of a stream that ends."""
+    seen: Seen = []
+    for frame in lines:
+        if frame:
+            name, data = frame.decode().strip().split("\n")
+            seen.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return seen
+
+
+class Watching:
+    """Reads a manager's stream in the background until the feed is closed."""
+
+    def __init__(self, manager: Manager, model_id: int | None = None) -> None:
+        self.seen: Seen = []
+        lines = frames(manager, model_id)
+        self._thread = threading.Thread(target=lambda: self.seen.extend(read(lines)))
+        self._feed = manager.feed
+        self._thread.start()
+
+    def end(self) -> Seen:
+        self._feed.close()
+        self._thread.join(5)
+        return self.seen
+
+
+def test_the_whole_life_of_a_model_is_told(manager: Manager) -> None:
+    watching = Watching(manager)
+    time.sleep(0.05)
+    record = load(manager)
+    manager.unload(record.id)
+    until(lambda: manager.record(record.id).status is Status.READY)
+    manager.update(record.id, name="other")
+    manager.delete(record.id)
+    seen = watching.end()
+    names = list(dict.fromkeys(name for name, _ in seen))
+    assert {data["model_id"] for _, data in seen} == {record.id}
+    assert [name for name in names if name != "model:changed"] == [
+        "model:download:progress",
+        "model:download:complete",
+        "model:load:progress",
+        "model:load:complete",
+        "model:unload:progress",
+        "model:unload:complete",
+        "model:deleted",
+    ]
+    last = dict(seen)
+    assert last["model:load:complete"]["model"]["status"] == "loaded"
+    assert last["model:changed"]["model"]["name"] == "other"
+    assert last["model:deleted"] == {"model_id": record.id}
+
+
+def test_data_of_each_kind_of_progress() -> None:
+    event = Event(Stage.DOWNLOADING, 12.345, bytes_done=5, bytes_total=9, speed=2_500_000, eta=3.21, pending=4)
+    assert event_data(Notice("model:download:progress", 1, event)) == {
+        "model_id": 1,
+        "stage": "downloading",
+        "progress": 12.3,
+        "bytes_downloaded": 5,
+        "total_bytes": 9,
+        "speed_mbps": 2.5,
+        "eta_s": 3.2,
+    }
+    load = {"model_id": 1, "stage": "downloading", "progress": 12.3}
+    assert event_data(Notice("model:load:progress", 1, event)) == load
+    assert event_data(Notice("model:unload:progress", 1, event)) == {"model_id": 1, "pending_requests": 4}
+    assert event_data(Notice("model:download:progress", 1, Event(Stage.RESOLVING)))["eta_s"] is None
+
+
+def test_an_error_brings_its_code_and_sentence(make: Make) -> None:
+    manager = make(fetcher=FakeFetcher(fail_with=DownloadFailed("Download failed: Network error.", tries=3)))
+    watching = Watching(manager)
+    time.sleep(0.05)
+    record = manager.download(hub("x"))
+    until(lambda: manager.record(record.id).status is Status.ERROR)
+    name, data = watching.end()[-1]
+    assert name == "model:download:error"
+    assert data["error"] == {
+        "code": "MODEL_DOWNLOAD_FAILED",
+        "message": "Download failed: Network error.",
+        "details": {"tries": 3},
+    }
+
+
+def test_one_that_comes_late_sees_the_state_of_every_running_job(make: Make) -> None:
+    manager = make(fetcher=FakeFetcher(chunks=3, pause_s=0.3), opener=FakeOpener(pause_s=0.2))
+    finished = load(manager, "zero")
+    first, second = manager.download(hub("one")), manager.download(hub("two"))
+    until(lambda: manager.record(first.id).status is Status.DOWNLOADING)
+    manager.unload(finished.id)
+    until(lambda: manager.job(finished.id) is None)
+    started = present(manager)[1]
+    assert [(notice.kind, notice.model_id) for notice in started] == [
+        ("model:download:progress", first.id),
+        ("model:download:progress", second.id),
+    ]
+    assert [notice.event and notice.event.stage for notice in started] == [Stage.DOWNLOADING, Stage.QUEUED]
+    manager.cancel(second.id)
+    manager.cancel(first.id)
+    assert present(manager)[1] == []
+
+
+def test_a_job_so_quiet_that_the_feed_forgot_it_is_still_shown(make: Make) -> None:
+    manager = make(fetcher=FakeFetcher(chunks=2, pause_s=0.4))
+    first, waiting = manager.download(hub("one")), manager.download(hub("two"))
+    until(lambda: any(state.model_id == waiting.id for state in manager.system().jobs))
+    for _ in range(1500):
+        manager.feed.push(Notice("model:changed", 99))
+    shown = {notice.model_id: notice for notice in present(manager)[1]}
+    assert shown[waiting.id].event == Event(Stage.QUEUED)
+    manager.cancel(waiting.id)
+    manager.cancel(first.id)
+
+
+def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(manager: Manager) -> None:
+    """One thread reports a hundred steps that cannot be merged while others subscribe again and again."""
+
+    class Counting(FakeFetcher):
+        def fetch(self, plan: Any, token: Any, folder: Any, report: Any) -> None:
+            for step in range(200):
+                report(Event((Stage.DOWNLOADING, Stage.VERIFYING)[step % 2], bytes_done=step))
+                time.sleep(0.001)
+            super().fetch(plan, token, folder, report)
+
+    manager._downloads._fetchers[Source.HUGGINGFACE] = Counting()
+    record = manager.download(hub("x"))
+    until(lambda: manager.record(record.id).downloaded_bytes > 0)
+    watching = []
+    while manager.job(record.id) and len(watching) < 30:
+        watching.append(Watching(manager))
+        time.sleep(0.004)
+    until(lambda: manager.job(record.id) is None)
+    for seen in [one.end() for one in watching]:
+        steps = [data["bytes_downloaded"] for name, data in seen if name == "model:download:progress"]
+        steps = steps[: steps.index(199) + 1]
+        assert steps == list(range(steps[0], 200))
+        assert [name for name, _ in seen].count("model:download:complete") == 1
+
+
+def test_one_model_can_be_followed_alone(make: Make) -> None:
+    manager = make(fetcher=FakeFetcher(chunks=2, pause_s=0.05))
+    one, two = manager.download(hub("one")), manager.download(hub("two"))
+    watching = Watching(manager, two.id)
+    until(lambda: manager.record(two.id).status is Status.READY)
+    assert manager.record(one.id).status is Status.READY
+    seen = watching.end()
+    assert {data["model_id"] for _, data in seen} == {two.id}
+    assert seen[-1][0] == "model:download:complete"
+
+
+def test_following_a_model_that_is_not_there_is_an_error(client: TestClient) -> None:
+    answer = client.get("/api/models/7/events")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "MODEL_NOT_FOUND"
+
+
+@pytest.mark.slow
+def test_over_http_it_is_an_event_stream_that_ends_when_the_server_does(manager: Manager) -> None:
+    with serving(create_app(manager, GuardPolicy())) as url:
+        connection = call(url, "/api/events")
+        head = connection.recv(4096)
+        assert b"200 OK" in head
+        assert b"content-type: text/event-stream" in head
+        manager.feed.push(Notice("model:deleted", 3))
+        assert b'event: model:deleted\ndata: {"model_id":3}\n\n' in connection.recv(4096)
+        started = time.monotonic()
+        manager.feed.close()
+        rest = connection.recv(4096)
+        assert rest.endswith(b"0\r\n\r\n")
+        assert time.monotonic() - started < 0.5
+        connection.close()
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_is_forgotten(manager: Manager, serve: Callable[[ASGIApp], str]) -> None:
+    app = create_app(manager, GuardPolicy())
+    url = serve(app)
+    connection = call(url, "/api/events")
+    connection.recv(64)
+    until(lambda: app.state.stream_threads.borrowed_tokens == 1)
+    connection.close()
+    until(lambda: app.state.stream_threads.borrowed_tokens == 0, 1.5)
+    time.sleep(0.1)
+    assert app.state.stream_threads.borrowed_tokens == 0
