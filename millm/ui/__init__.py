@@ -1,0 +1,49 @@
+"""The browser door: the page, built with gradio around a manager.
+
+gradio is imported when a page is built, not before.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from millm.ui.gradio_import import import_gradio
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from millm.manager import Manager
+
+
+def build_ui(manager: "Manager") -> "gr.Blocks":
+    """Builds the page around a manager."""
+    import_gradio()
+    from millm.ui import page
+
+    return page.build(manager)
+
+
+def mount(app: Any, manager: "Manager") -> Any:
+    """Mounts the page at "/" of a FastAPI application and returns the application.
+
+    Routes that are added to `app` before win over the page's own.
+    """
+    blocks = build_ui(manager)
+    import gradio as gr
+
+    from millm.ui.theme import head, theme
+
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        theme=theme(),
+        head=head(),
+        js="() => window.millm.restoreTab()",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        max_file_size="1mb",
+        show_error=True,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+    )

@@ -1,0 +1,144 @@
+"""The HTML of a model's card and its parts. Every piece of data that comes in here is escaped here."""
+
+from html import escape
+
+from millm.events import Event
+from millm.records import ModelRecord, ModelType, Source, Status
+from millm.ui import words
+from millm.ui.icons import icon
+
+MOVING = (Status.QUEUED, Status.DOWNLOADING, Status.LOADING)
+
+
+def badge(record: ModelRecord, element_id: str) -> str:
+    """The status as a coloured word."""
+    identity = f' id="{element_id}"' if element_id else ""
+    word = words.STATUS[record.status]
+    return f'<span class="mi-badge is-{record.status}"{identity}><i aria-hidden="true"></i>{word}</span>'
+
+
+def button(action: str, record: ModelRecord, text: str, icon_name: str, kind: str = "", **extra: str) -> str:
+    """A button that asks the manager for `action` on a model. extra: further attributes, escaped here.
+
+    Its id is `{action}-btn-{id}` unless `extra` names another one; an empty one leaves it out.
+    """
+    attributes = {"id": f"{action}-btn-{record.id}", **extra}
+    written = " ".join(f'{name.replace("_", "-")}="{escape(value)}"' for name, value in attributes.items() if value)
+    return (
+        f'<button type="button" class="mi-btn {kind}" data-act="{action}" data-model="{record.id}" {written} '
+        f'aria-label="{text} {escape(record.name)}" title="{text}">{icon(icon_name)}<span>{text}</span></button>'
+    )
+
+
+def delete_button(record: ModelRecord, frees: int) -> str:
+    """The Delete button with the question it asks first. frees: bytes."""
+    return button(
+        "delete",
+        record,
+        "Delete",
+        "trash",
+        "is-quiet is-danger",
+        data_question=f"Delete {record.name}?",
+        data_body=words.freed(record, frees),
+        data_ok="Delete model",
+    )
+
+
+def bar(percent: float, label: str, kind: str = "", element_id: str = "") -> str:
+    """A progress bar that screen readers can read. percent: 0-100."""
+    whole = round(min(100.0, max(0.0, percent)))
+    identity = f' id="{element_id}"' if element_id else ""
+    return (
+        f'<div class="mi-bar {kind}"{identity} role="progressbar" aria-label="{escape(label)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{whole}"><span style="width:{whole}%"></span></div>'
+    )
+
+
+def progress(record: ModelRecord, event: Event, element_id: str = "") -> str:
+    """How far a job on a model is: bar, stage, percent, bytes, speed and time left, as far as they are known."""
+    left = [f"<b>{round(event.progress)}%</b>", escape(words.doing(event))]
+    if event.bytes_total and event.bytes_done:
+        left.append(words.share(event.bytes_done, event.bytes_total))
+    right = [text for text in (words.speed(event.speed), words.time_left(event.eta)) if text]
+    kind = "is-waiting" if record.status is Status.QUEUED else "is-busy"
+    return (
+        f'<div class="mi-progress">{bar(event.progress, f"Progress of {record.name}", kind, element_id)}'
+        f'<div class="mi-progress-text"><span>{" · ".join(left)}</span><span>{" · ".join(right)}</span></div></div>'
+    )
+
+
+def note(message: str, kind: str = "") -> str:
+    """A sentence about what went wrong, or with kind "is-warning" about what may."""
+    return f'<p class="mi-note {kind}">{icon("alert", 16)}<span>{escape(message)}</span></p>'
+
+
+def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
+    """The buttons that apply to a model as it is now. event: the newest one of the job on it."""
+    if record.status in MOVING:
+        return button("cancel", record, "Cancel", "stop")
+    if event is not None:  # a loaded model that is being unloaded
+        return ""
+    if record.status is Status.LOADED:
+        return button("unload", record, "Unload", "eject") + copy_button(record)
+    first = {
+        Status.AVAILABLE: button("start", record, "Download", "download", "is-primary"),
+        Status.ERROR: button("retry", record, "Retry", "retry"),
+    }.get(record.status, "")
+    if record.status is Status.READY and record.model_type is ModelType.LLM:
+        first = button("load", record, "Load", "play", "is-primary")
+    return first + copy_button(record) + delete_button(record, frees)
+
+
+def copy_button(record: ModelRecord) -> str:
+    """Copies the name that API clients use for the model."""
+    name = escape(record.name)
+    return (
+        f'<button type="button" class="mi-btn is-quiet is-icon" data-copy="{name}" '
+        f'aria-label="Copy the name {name}" title="Copy the name">{icon("copy")}<span>Copy the name</span></button>'
+    )
+
+
+def heading(record: ModelRecord, badge_id: str) -> str:
+    """Name and status of a model, beside its two letters."""
+    name = escape(record.name)
+    return (
+        f'<div class="mi-initials" aria-hidden="true">{escape(record.name[:2])}</div>'
+        f'<div class="mi-title"><h2 title="{name}">{name}</h2>{badge(record, badge_id)}</div>'
+    )
+
+
+def source_line(record: ModelRecord) -> str:
+    """Repository or path, in monospace."""
+    text = escape(words.origin(record))
+    kind = "Path" if record.source is Source.LOCAL else "Repository"
+    return f'<p class="mi-origin" title="{text}"><span class="mi-hidden">{kind}: </span><code>{text}</code></p>'
+
+
+def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str:
+    """A model in the list. event: the newest event of the job on it. frees: bytes that deleting it frees."""
+    extra = ""
+    if event is not None:
+        extra = progress(record, event)
+    elif record.error_message:
+        extra = note(record.error_message)
+    code = '<li class="is-warning">runs its own code</li>' if record.trust_remote_code else ""
+    head = heading(record, f"model-status-{record.id}")
+    return (
+        f'<article class="mi-card model-card is-{record.status}" id="model-card-{record.id}" '
+        f'data-status="{record.status}" aria-label="{escape(record.name)}">'
+        f"{head}{source_line(record)}"
+        f'<ul class="mi-facts"><li>{escape(words.facts(record))}</li>'
+        f"<li>{escape(words.more_facts(record))}</li>{code}</ul>"
+        f'{extra}<div class="mi-actions">{actions(record, event, frees)}</div></article>'
+    )
+
+
+def empty(icon_name: str, title: str, text: str, link: str = "", tab: str = "") -> str:
+    """What stands where nothing is. link: the text of a button that leads to `tab`."""
+    way = f'<button type="button" class="mi-btn is-primary" data-tab="{tab}">{escape(link)}</button>' if tab else ""
+    return f'<div class="mi-empty">{icon(icon_name, 34)}<h2>{escape(title)}</h2><p>{escape(text)}</p>{way}</div>'
+
+
+def page_head(title: str, text: str) -> str:
+    """The heading of a tab."""
+    return f'<header class="mi-head"><h1>{escape(title)}</h1><p>{escape(text)}</p></header>'

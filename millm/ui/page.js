@@ -1,0 +1,68 @@
+// What the page does by itself: colours, tabs, copying, and handing button clicks to the manager.
+// Buttons are plain HTML that comes and goes, so clicks are caught on the document.
+(() => {
+  const THEME = 'millm-theme';
+  const TAB = 'millm-tab';
+  const system = matchMedia('(prefers-color-scheme: dark)');
+  const dark = () => (localStorage.getItem(THEME) || (system.matches ? 'dark' : 'light')) === 'dark';
+  const paint = () => document.body.classList.toggle('dark', dark());
+
+  const begin = () => {
+    paint();
+    // gradio sets the class itself when it starts and when the system's preference changes
+    new MutationObserver(() => { if (document.body.classList.contains('dark') !== dark()) paint(); })
+      .observe(document.body, { attributes: true, attributeFilter: ['class'] });
+  };
+  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', begin);
+  else begin();
+  system.addEventListener('change', paint);
+
+  const swapColours = () => {
+    localStorage.setItem(THEME, dark() ? 'light' : 'dark');
+    paint();
+  };
+
+  const copy = async (button) => {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {  // no clipboard on plain http from another machine
+      const area = document.body.appendChild(Object.assign(document.createElement('textarea'), { value: text }));
+      area.select();
+      document.execCommand('copy');
+      area.remove();
+    }
+    button.classList.add('is-done');
+    setTimeout(() => button.classList.remove('is-done'), 1200);
+  };
+
+  const openTab = (name) => document.getElementById(`tab-${name}-button`)?.click();
+
+  // On a narrow screen what a form button brings appears below the fold.
+  const follow = (id) => {
+    if (innerWidth > 900) return;
+    setTimeout(() => document.getElementById(id)?.scrollIntoView({ behavior: 'smooth' }), 200);
+  };
+
+  const act = async (button) => {
+    const { act: action, model, question, body, ok } = button.dataset;
+    if (question && !(await window.millm.ask(question, body, ok, button.classList.contains('is-danger')))) return;
+    window.millm.act(action, Number(model));
+  };
+
+  // ask(title, body, ok, danger) -> Promise<boolean> and act(action, model) are filled in by the dialog's block
+  window.millm = { restoreTab: () => openTab(sessionStorage.getItem(TAB) || 'download') };
+
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest('button');
+    if (!button) return;
+    if (button.dataset.act) act(button);
+    if (button.dataset.tab) openTab(button.dataset.tab);
+    if (button.dataset.copy) copy(button);
+    if (button.id === 'theme-btn') swapColours();
+    if (button.id === 'preview-btn') follow('preview-card');
+    if (button.id === 'download-btn') follow('download-ending');
+    const tab = /^tab-(\w+)-button$/.exec(button.id);
+    if (tab) sessionStorage.setItem(TAB, tab[1]);
+  });
+})();

@@ -1,0 +1,146 @@
+"""How things read on screen: sizes, speeds, times, states. Plain text; whoever builds HTML escapes it."""
+
+from millm.events import Event, Stage
+from millm.records import ModelRecord, ModelType, Quantization, Source, Status
+
+STATUS = {
+    Status.AVAILABLE: "Available",
+    Status.QUEUED: "Queued",
+    Status.DOWNLOADING: "Downloading",
+    Status.READY: "Ready",
+    Status.LOADING: "Loading",
+    Status.LOADED: "Loaded",
+    Status.ERROR: "Error",
+}
+
+STAGE = {
+    Stage.QUEUED: "Waiting for its turn",
+    Stage.RESOLVING: "Looking up files",
+    Stage.DOWNLOADING: "Downloading",
+    Stage.VERIFYING: "Verifying",
+    Stage.SAVING: "Saving",
+    Stage.DRAINING: "Unloading...",
+    Stage.UNLOADING_PREVIOUS: "Unloading previous model...",
+    Stage.LOADING_WEIGHTS: "Loading weights",
+    Stage.MOVING_TO_GPU: "Moving to GPU",
+    Stage.WARMING_UP: "Warming up",
+    Stage.READING_PROMPT: "Reading the prompt",
+    Stage.GENERATING: "Writing",
+}
+
+MODEL_TYPE = {
+    ModelType.LLM: "Language",
+    ModelType.EMBEDDING: "Embedding",
+    ModelType.IMAGE_GEN: "Image",
+    ModelType.ANIMATION: "Animation",
+    ModelType.TTS: "Speech",
+    ModelType.MUSIC: "Music",
+    ModelType.LIP_SYNC: "Lip sync",
+}
+
+SOURCE = {Source.HUGGINGFACE: "HuggingFace", Source.LOCAL: "Local path"}
+
+QUANTIZATION_NOTE = {
+    Quantization.Q4: "Q4: 4 bits a weight, the smallest.",
+    Quantization.Q8: "Q8: 8 bits a weight, close to the original.",
+    Quantization.FP16: "FP16: half precision, the weights as they were published.",
+}
+
+UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: 1_840_000_000 -> "1.8 GB", 245_300_000 -> "245 MB"."""
+    for unit, name in UNITS:
+        # what would round up to 1000 of a unit is shown as 1.0 of the next
+        if count >= unit * 0.9995:
+            value = count / unit
+            return f"{value:.1f} {name}" if value < 99.95 and name in ("TB", "GB") else f"{value:.0f} {name}"
+    return f"{count:.0f} B"
+
+
+def size_of_mb(megabytes: float) -> str:
+    """Megabytes of 10^6 bytes, as records hold them: 1840.2 -> "1.8 GB"."""
+    return size(megabytes * 1e6)
+
+
+def share(done: int, total: int) -> str:
+    """Bytes done of all bytes: "3.07 of 4.60 GB"; both in the unit of the total."""
+    for unit, name in UNITS:
+        if total >= unit:
+            digits = 2 if name in ("TB", "GB") else 0
+            return f"{done / unit:.{digits}f} of {total / unit:.{digits}f} {name}"
+    return f"{done} of {total} B"
+
+
+def speed(rate: float) -> str:
+    """Bytes a second: "48.3 MB/s"; "" while nothing flows."""
+    if rate <= 0:
+        return ""
+    return f"{rate / 1e6:.1f} MB/s" if rate >= 1e5 else f"{rate / 1e3:.0f} kB/s"
+
+
+def time_left(seconds: float | None) -> str:
+    """Seconds to go: "0:31 left", "1:02:05 left"; "" while unknown."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{clock} left"
+
+
+def tokens(count: int) -> str:
+    """A context length as people say it: 131072 -> "128K", 32000 -> "32K", 2048 -> "2K"."""
+    for thousand in (1024, 1000):
+        if count >= thousand and count % thousand == 0:
+            return f"{count // thousand}K"
+    return f"{count:,}"
+
+
+def several(count: int, noun: str) -> str:
+    """A count with its noun: "1 model", "3 models"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def facts(record: ModelRecord) -> str:
+    """The line under a model's name: "2.5B params • FP16 quantization • 1.8 GB memory"."""
+    parts = [f"{record.params} params"] if record.params else []
+    parts.append(f"{record.quantization} quantization")
+    memory = record.measured_memory_mb or record.estimated_memory_mb
+    if memory:
+        parts.append(f"{size_of_mb(memory)} memory")
+    return " • ".join(parts)
+
+
+def more_facts(record: ModelRecord) -> str:
+    """The second line: disk, context, and the estimate where a measured value stands in the first."""
+    parts = []
+    if record.disk_size_mb:
+        parts.append(f"{size_of_mb(record.disk_size_mb)} on disk")
+    if record.context_length:
+        parts.append(f"{tokens(record.context_length)} context")
+    if record.measured_memory_mb and record.estimated_memory_mb:
+        parts.append(f"memory measured, estimate was {size_of_mb(record.estimated_memory_mb)}")
+    return " • ".join(parts)
+
+
+def origin(record: ModelRecord) -> str:
+    """Where a model came from: its repository, path or address."""
+    return record.repo_id or record.local_path or record.url or ""
+
+
+def doing(event: Event) -> str:
+    """What a job is doing: "Loading weights", "Waiting for 3 pending requests to complete..."."""
+    if event.pending:
+        return f"Waiting for {event.pending} pending requests to complete..."
+    return STAGE[event.stage]
+
+
+def freed(record: ModelRecord, count: int) -> str:
+    """What deleting a model does to the disk, as the dialog that asks says it. count: bytes."""
+    if record.source is Source.LOCAL:
+        return "Only the entry in miLLM goes. The files stay where they are."
+    if count == 0:
+        return "Only the entry goes. There are no files of it on disk."
+    return f"This frees {size(count)} on disk. You would have to download the model again."

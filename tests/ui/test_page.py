@@ -1,0 +1,209 @@
+"""The main way in a real browser, on a desk and on a phone, and what a person sees when things go wrong."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import App
+from hub import Hub
+from tiny_models import build
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+pytestmark = pytest.mark.slow
+Run = Callable[..., App]
+
+FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+SOON = 15_000  # milliseconds: generous, since a shared machine may be busy
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    root = tmp_path_factory.mktemp("repos")
+    build("qwen3", root / "acme" / "tiny-qwen3")
+    build("llama", root / "acme" / "bigger-llama", size="bigger")
+    with Hub(root) as hub:
+        yield hub
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages that collect what goes wrong in them."""
+    contexts, wrong = [], []
+
+    def open_one(app: App, size: dict[str, int] = DESK, **options: Any) -> Page:
+        contexts.append(browser.new_context(viewport=size, **options))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((app.url, "data:", "blob:")) else wrong.append(asked.url),
+        )
+        page.goto(app.url)
+        expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert wrong == [], "errors in the page, or requests that left the machine"
+
+
+def field(page: Page, element_id: str) -> Any:
+    return page.locator(f"#{element_id} :is(textarea, input)").first
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.locator(f"#tab-{name}-button").click()
+
+
+def status(page: Page, word: str) -> Any:
+    return expect(page.locator(".model-card [id^=model-status-]")).to_have_text(word, timeout=SOON)
+
+
+def download(page: Page, repo: str) -> None:
+    open_tab(page, "download")
+    field(page, "repo-input").fill(repo)
+    page.locator("#download-btn").click()
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_main_way(run_app: Run, open_page: Callable[..., Page], hub: Hub, size: dict[str, int]) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    page = open_page(app, size)
+    expect(page.locator("#status-bar-model")).to_contain_text("No model loaded")
+
+    field(page, "repo-input").fill("acme/tiny-qwen3")
+    page.locator("#preview-btn").click()
+    expect(page.locator("#preview-card")).to_contain_text("Qwen3ForCausalLM", timeout=SOON)
+    page.locator("#download-btn").click()
+    open_tab(page, "models")
+    status(page, "Ready")
+
+    page.locator("[id^=load-btn-]").click()
+    status(page, "Loaded")
+    expect(page.locator("#status-bar-model")).to_contain_text("tiny-qwen3")
+
+    open_tab(page, "playground")
+    field(page, "chat-input").fill("Tell me something.")
+    page.locator("#send-btn").click()
+    expect(page.locator("#chat-stats")).to_contain_text("tok/s", timeout=SOON)
+    expect(page.locator("#chat-log [data-testid=bot]")).not_to_be_empty(timeout=SOON)
+    expect(page.locator("#send-btn")).to_be_visible(timeout=60_000)
+
+    open_tab(page, "models")
+    page.locator("[id^=unload-btn-]").click()
+    status(page, "Ready")
+    expect(page.locator("#status-bar-model")).to_contain_text("No model loaded")
+    page.locator("[id^=delete-btn-]").click()
+    expect(page.locator("#confirm-dialog")).to_contain_text("tiny-qwen3")
+    page.locator("#confirm-cancel-btn").click()
+    status(page, "Ready")
+    page.locator("[id^=delete-btn-]").click()
+    page.locator("#confirm-ok-btn").click()
+    expect(page.locator(".model-card")).to_have_count(0, timeout=SOON)
+    assert httpx.get(f"{app.url}/api/models").json()["data"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_progress_cancel_and_a_second_page_that_sees_the_same(
+    run_app: Run, open_page: Callable[..., Page], hub: Hub
+) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    first = open_page(app)
+    hub.fault("cdn", "acme/bigger-llama/*", throttle=2_000_000, times=1)
+    clicked = time.monotonic()
+    download(first, "acme/bigger-llama")
+    bar = first.locator("#download-progress")
+    expect(bar).to_be_visible(timeout=SOON)
+    assert time.monotonic() - clicked < 5
+    seen: list[float] = []
+    while len(seen) < 4:
+        seen.append(float(str(bar.get_attribute("aria-valuenow"))))
+        first.wait_for_timeout(400)
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[0]
+
+    second = open_page(app, PHONE)
+    open_tab(second, "models")
+    status(second, "Downloading")
+    first.close()
+    second.wait_for_timeout(500)
+    status(second, "Downloading")
+    second.locator("[id^=cancel-btn-]").click()
+    confirm = second.locator("#confirm-ok-btn")
+    if confirm.is_visible():
+        confirm.click()
+    expect(second.locator(".model-card")).to_have_count(0, timeout=SOON)
+    assert list((app.cache / ".staging").iterdir()) == []
+
+
+def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callable[..., Page], hub: Hub) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    page = open_page(app)
+    download(page, "acme/bigger-llama")
+    open_tab(page, "models")
+    status(page, "Ready")
+    page.locator("[id^=load-btn-]").click()
+    status(page, "Loaded")
+    open_tab(page, "playground")
+    field(page, "chat-input").fill("Go on and on.")
+    page.locator("#send-btn").click()
+    page.locator("#stop-btn").click()
+    expect(page.locator("#chat-stats")).to_contain_text("stopped", timeout=SOON)
+    expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
+    assert "Error" not in page.locator("#chat-log").inner_text()
+    assert httpx.get(f"{app.url}/api/system").json()["data"]["requests_running"] == 0
+
+
+def test_mistakes_are_said_where_they_are_made(
+    run_app: Run, open_page: Callable[..., Page], hub: Hub, tmp_path: Path
+) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    page = open_page(app)
+    for repo, sentence in (
+        ("nobody/nothing", "does not exist on HuggingFace"),
+        ("<img src=x onerror=alert(1)>", "owner/name"),
+    ):
+        field(page, "repo-input").fill(repo)
+        page.locator("#preview-btn").click()
+        expect(page.locator("#preview-card")).to_contain_text(sentence, timeout=SOON)
+    page.locator("#source-select input[value=local]").check()
+    field(page, "path-input").fill(str(tmp_path))
+    page.locator("#download-btn").click()
+    expect(page.get_by_text("Invalid model path").first).to_be_visible(timeout=SOON)
+    open_tab(page, "playground")
+    field(page, "chat-input").fill("Anybody there?")
+    field(page, "chat-input").press("Enter")
+    expect(page.get_by_text("No model is loaded").first).to_be_visible(timeout=SOON)
+
+
+def test_dark_and_light_follow_the_system_and_the_button(run_app: Run, open_page: Callable[..., Page]) -> None:
+    app = run_app()
+    background = "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
+    dark = open_page(app, color_scheme="dark").evaluate(background)
+    page = open_page(app, color_scheme="light")
+    light = page.evaluate(background)
+    assert light != dark
+    page.locator("#theme-btn").click()
+    assert page.evaluate(background) == dark
+    page.reload()
+    expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
+    page.wait_for_function(f"{background} === '{dark}'", timeout=SOON)
