@@ -7,8 +7,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,9 @@ from millm.errors import StartupError
 from millm.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import uvicorn
-    from fastapi import FastAPI
 
     from millm.engines.base import Engine, LoadOptions
     from millm.events import Report
@@ -86,14 +86,18 @@ def listen(host: str, port: int) -> socket.socket:
         StartupError: it is in use, or the address is not this machine's.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family, kind)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:
-        raise StartupError(f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port.") from error
+        raise StartupError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Choose another --port."
+        ) from error
     return listener
 
 
@@ -103,12 +107,13 @@ def make_manager(settings: Settings) -> "Manager":
     Raises:
         StartupError: the directory cannot be written or is in use.
     """
+    from millm.sources.huggingface import HuggingFace
+    from millm.sources.local import Local
+
     from millm.devices import list_devices
     from millm.manager import Manager
     from millm.records import Source
     from millm.registry import Registry
-    from millm.sources.huggingface import HuggingFace
-    from millm.sources.local import Local
     from millm.store import Store
 
     store = Store(settings.model_cache_dir)
@@ -147,24 +152,47 @@ def make_server(settings: Settings, manager: "Manager", key: str | None) -> "uvi
     import uvicorn
 
     from millm import ui
-    from millm.api import create_app
-    from millm.api.guard import GuardPolicy
+    from millm.api import GuardPolicy, create_app
+    from millm.jobs import Lane
+
+    warm_up = Lane("warm-up")
 
     class Server(uvicorn.Server):
-        """Ends the event streams first, so that their readers do not hold up the end."""
+        """Begins what can wait once the page can be had, and ends the event streams before it waits for readers."""
 
-        def handle_exit(self, sig: int, frame: object) -> None:
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            warm_up.submit(lambda _: begin(settings, manager))
+
+        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
             manager.feed.close()
-            super().handle_exit(sig, frame)  # type: ignore[arg-type]
+            super().handle_exit(sig, frame)
 
-    policy = GuardPolicy(
-        host=settings.host,
-        port=settings.port,
-        api_key=key,
-        allowed_hosts=settings.allowed_hosts,
-        allowed_origins=settings.allowed_origins,
-        spaces=settings.spaces,
-    )
-    app = ui.mount(create_app(manager, policy, lifespan(settings, manager)), manager)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S)
-    return Server(config)
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().shutdown(sockets)
+            warm_up.close(GRACE_S)
+
+    policy = replace(GuardPolicy.of(settings), api_key=key)
+    app = ui.mount(create_app(manager, policy), manager)
+    return Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S))
+
+
+def begin(settings: Settings, manager: "Manager") -> None:
+    """What is done once the page can be had: the model to start with, and the imports that take seconds."""
+    if settings.auto_load_model:
+        manager.auto_load(settings.auto_load_model)
+    importlib.import_module("millm.engines.loader")
+
+
+def announce(settings: Settings, key: str | None) -> None:
+    """Says where miLLM is to be found, and with which key when it made one."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    place = "localhost" if settings.loopback or settings.host in ("0.0.0.0", "::") else host
+    log.info("miLLM is starting at http://%s:%d (API: /v1, docs: /docs)", place, settings.port)
+    if key and not settings.api_key:
+        sys.stderr.write(f"Others can reach this address, so miLLM asks for a key: {key}\n")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,7 +43,10 @@ HOMES = {
     "queue": {"jobs"},
     "concurrent": {"jobs"},
 }
-# The guard's test of a file's own room: `millm/api/guard.py` is in the room `api`.
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def room(path: Path) -> str:
@@ -60,7 +63,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "millm" else {node.module}
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "millm" else {node.module}
+            )
     return found
 
 
@@ -68,7 +73,9 @@ def rooms_imported(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("millm.")} - {"__version__"}
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if p.parent != ROOT / "millm" or p.stem != "__init__"], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parent != ROOT / "millm" or p.stem != "__init__"], ids=relative
+)
 def test_imports_point_down(path: Path) -> None:
     own = room(path)
     for other in rooms_imported(path) - {own}:
@@ -94,7 +101,7 @@ def test_no_circles_between_rooms() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_every_library_has_its_home(path: Path) -> None:
     for name in imports(path):
         library = name.split(".")[0]
@@ -102,7 +109,7 @@ def test_every_library_has_its_home(path: Path) -> None:
             assert room(path) in HOMES[library], f"{library} is at home in {HOMES[library] or 'app.py'}"
 
 
-@pytest.mark.parametrize("path", [*SOURCES, ROOT / "app.py"], ids=str)
+@pytest.mark.parametrize("path", [*SOURCES, ROOT / "app.py"], ids=relative)
 def test_rooms_stay_small(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 300
@@ -111,7 +118,7 @@ def test_rooms_stay_small(path: Path) -> None:
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_names_say_what_they_are(path: Path) -> None:
     for word in ("util", "helper", "common", "misc", "service", "handler", "processor"):
         assert word not in path.stem
@@ -120,12 +127,18 @@ def test_names_say_what_they_are(path: Path) -> None:
                 assert word not in node.name.lower()
 
 
-def test_the_tree_in_contributing_is_the_tree_on_disk() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    shown = set(re.findall(r"`((?:millm/)[\w/]+\.(?:py|css|js))`", text))
+def test_the_map_in_the_readme_is_what_is_on_disk() -> None:
+    """The map is indented two blanks a folder; package files that only hold a docstring are not on it."""
+    shown, folders = set(), []
+    for line in (ROOT / "README.md").read_text().split("## The map of the code")[1].splitlines():
+        found = re.match(r"( *)(\w+(?:\.py|\.css|\.js|/))\s", f"{line} ")
+        if found:
+            depth = len(found[1]) // 2
+            folders[depth:] = [found[2]]
+            shown.add("".join(folders[: depth + 1]))
     on_disk = {str(p.relative_to(ROOT)) for p in (ROOT / "millm").rglob("*") if p.suffix in {".py", ".css", ".js"}}
     on_disk -= {"millm/__init__.py", "millm/sources/__init__.py", "millm/engines/__init__.py"}
-    assert shown == on_disk
+    assert {path for path in shown if path.startswith("millm/") and not path.endswith("/")} == on_disk
 
 
 LIGHT = """

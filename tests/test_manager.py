@@ -152,7 +152,11 @@ def test_a_failed_download_keeps_its_error_and_can_be_retried(make: Make, tmp_pa
         with pytest.raises(RepoNotFound):
             job.result(5)
     failed = manager.record(record.id)
-    assert (failed.status, failed.error_code, failed.error_message) == (Status.ERROR, "REPO_NOT_FOUND", "gone meanwhile")
+    assert (failed.status, failed.error_code, failed.error_message) == (
+        Status.ERROR,
+        "REPO_NOT_FOUND",
+        "gone meanwhile",
+    )
     assert list((tmp_path / ".staging").iterdir()) == []
     fetcher.fail_with = None
     manager.retry(record.id)

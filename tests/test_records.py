@@ -7,7 +7,14 @@ from millm.records import ModelRecord, ModelType, Status, architecture_facts, no
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(2_506_172_416, "2.5B"), (134_515_008, "135M"), (70_553_706_496, "71B"), (1_500, "2K"), (12, "12"), (None, None)],
+    [
+        (2_506_172_416, "2.5B"),
+        (134_515_008, "135M"),
+        (70_553_706_496, "71B"),
+        (1_500, "2K"),
+        (12, "12"),
+        (None, None),
+    ],
 )
 def test_parameter_counts_are_written_as_people_write_them(count: int | None, text: str | None) -> None:
     assert short_count(count) == text

@@ -152,7 +152,8 @@ registry = Registry(Path(sys.argv[1]) / "registry.json", list)
 number = 0
 while True:
     number += 1
-    registry.add(ModelRecord(name=f"m{number}", repo_id=f"a/m{number}", status=Status.READY, config={"x": "y" * 20000}))
+    config = {"x": "y" * 20000}
+    registry.add(ModelRecord(name=f"m{number}", repo_id=f"a/m{number}", status=Status.READY, config=config))
     print(number, flush=True)
 """
 

@@ -72,7 +72,10 @@ def test_one_process_at_a_time(store: Store) -> None:
         "except StartupError as error: print(error.message)"
     )
     other = subprocess.run(
-        [sys.executable, "-c", script, str(store.root)], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", script, str(store.root)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
     )
     assert other.stdout == f"Another miLLM is using the cache directory {store.root}.\n"
 
@@ -139,7 +142,9 @@ def test_every_finished_model_can_be_read_back_from_disk(store: Store, tmp_path:
 
 def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(store: Store) -> None:
     store.check_space(1)
-    with pytest.raises(InsufficientDisk, match=r"^Insufficient disk space. Need \d+\.\d GB, only \d+\.\d GB available\.$"):
+    with pytest.raises(
+        InsufficientDisk, match=r"^Insufficient disk space. Need \d+\.\d GB, only \d+\.\d GB available\.$"
+    ):
         store.check_space(10**18)
 
 

@@ -1,0 +1,88 @@
+"""The process: it starts, says what is wrong in one line, and ends cleanly."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, App
+
+pytestmark = pytest.mark.slow
+Run = Callable[..., App]
+
+
+def failed_start(*arguments: str) -> list[str]:
+    """The lines of a start that must fail with exit code 2."""
+    run = subprocess.run([sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert run.returncode == 2, run.stderr
+    return (run.stdout + run.stderr).splitlines()
+
+
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        (line,) = failed_start("--port", port, "--model-cache-dir", str(tmp_path))
+    assert line.startswith(f"miLLM cannot start: Cannot listen on 127.0.0.1:{port}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (line,) = failed_start("--port", "0" * 0 + "17861", "--model-cache-dir", str(tmp_path / "file" / "x"))
+    assert "Cannot write to the cache directory" in line
+
+
+def test_a_second_process_on_the_same_cache_directory_is_one_line(run_app: Run) -> None:
+    first = run_app()
+    (line,) = failed_start("--port", "17862", "--model-cache-dir", str(first.cache))
+    assert "Another miLLM is using the cache directory" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_even_while_events_are_read(run_app: Run, number: signal.Signals) -> None:
+    app = run_app()
+    events = urllib.request.urlopen(f"{app.url}/api/events", timeout=20)
+    started = time.monotonic()
+    assert app.stop(number) == 0
+    assert time.monotonic() - started < 10
+    events.read()
+    assert "Traceback" not in app.log
+    assert "stopped" in app.log
+    assert list((app.cache / ".staging").iterdir()) == []
+
+
+def test_the_page_the_docs_and_health_answer(run_app: Run) -> None:
+    app = run_app()
+    for path, part in (("/", "miLLM"), ("/health", "ok"), ("/docs", "swagger"), ("/openapi.json", "/api/models")):
+        with urllib.request.urlopen(app.url + path, timeout=20) as answer:
+            assert part in answer.read().decode()
+    config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=20))
+    assert config["connect_heartbeat"] is False
+
+
+def test_json_logs_are_json_line_by_line(run_app: Run) -> None:
+    app = run_app("--log-format", "json", "--auto-load-model", "nobody")
+    app.stop()
+    lines = [json.loads(line) for line in app.log.splitlines() if line.startswith("{")]
+    assert any("there is no model called 'nobody'" in line["message"] for line in lines)
+    assert len(lines) >= len(app.log.splitlines()) - 1
+
+
+def test_others_can_connect_only_with_the_printed_key(run_app: Run) -> None:
+    app = run_app("--host", "0.0.0.0")
+    (line,) = (line for line in app.log.splitlines() if "key" in line.lower())
+    key = line.split()[-1]
+    request = urllib.request.Request(f"{app.url}/v1/models")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=10)
+    request.add_header("Authorization", f"Bearer {key}")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer) == {"object": "list", "data": []}
