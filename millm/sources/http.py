@@ -195,13 +195,12 @@ class _Transfer:
         span = {} if plain else {"Range": f"bytes={segment.at}-{segment.end - 1}"}
         async with self._client.open(segment.url, span) as response:
             self._check(response, segment)
-            async for data in response.content.iter_any():
-                data = data[: segment.end - segment.at]
+            while segment.at < segment.end:
+                data = (await _arrived(response.content))[: segment.end - segment.at]
+                if not data:
+                    raise _Trouble("the answer ended early")
                 await segment.part.write(segment.at, data)
                 segment.at += len(data)
-                if segment.at == segment.end:
-                    return
-        raise _Trouble("the answer ended early")
 
     def _check(self, response: aiohttp.ClientResponse, segment: _Segment) -> None:
         if response.status == 206:
@@ -255,6 +254,17 @@ async def _all(works: Iterable[Coroutine[object, object, None]]) -> None:
         raise error from error.__cause__
 
 
+async def _arrived(content: aiohttp.StreamReader) -> bytes:
+    """The next bytes, none at the end. A connection that broke gives what it brought before it raises."""
+    error = content.exception()
+    if error is None:
+        return await content.readany()
+    content.set_exception(None)  # type: ignore[arg-type]  # else the bytes it holds cannot be had
+    data = content.read_nowait()
+    content.set_exception(error)
+    return data or await content.readany()
+
+
 def _reason(error: Exception) -> str:
     """What happened, without the address: a signed link is a secret."""
     return str(error) if isinstance(error, _Trouble) else type(error).__name__
@@ -262,7 +272,7 @@ def _reason(error: Exception) -> str:
 
 def _retry_after(value: str) -> float:
     """Seconds of a Retry-After header, which holds a number or a date; 0 for anything else."""
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())

@@ -62,7 +62,7 @@ class HuggingFace:
     """
 
     def __init__(self, endpoint: str | None = None, limits: Limits = DEFAULT_LIMITS, plan_s: float = PLAN_S) -> None:
-        self._api = HfApi(endpoint=endpoint, token=False, library_name=LIBRARY)
+        self._api = HfApi(endpoint=endpoint and endpoint.rstrip("/"), token=False, library_name=LIBRARY)
         self._limits = limits
         self._plan_s = plan_s
 

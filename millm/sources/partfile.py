@@ -112,6 +112,7 @@ async def to_the_end(work: Callable[[], T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled:
+        future.exception()  # looked at, else the loop logs it
         raise cancelled
     return future.result()
 

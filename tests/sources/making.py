@@ -3,15 +3,18 @@
 import hashlib
 import json
 import struct
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 from millm.errors import Cancelled
 from millm.events import Event
 from millm.sources.base import PlannedFile
 from millm.sources.http import Limits
 
-FAST = Limits(segment=64 * 1024, backoff=(0.01, 0.02, 0.04), connect=2, stall=0.2, tick=0.02)
+FAST = Limits(segment=64 * 1024, backoff=(0.01, 0.02, 0.04), connect=2, stall=2, tick=0.02)
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64}
 
 
@@ -52,3 +55,25 @@ class Watcher:
         self.events.append(event)
         if self._stop():
             raise Cancelled
+
+
+class WebServer(ThreadingHTTPServer):
+    """A web server on a free port, for answers that no hub gives. seen: path and headers of every request."""
+
+    def __init__(self, answers: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), answers)
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def url(self, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of these tests."""

@@ -1,9 +1,10 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from making import WebServer
 
 from millm.sources.client import BadRedirect, Client, in_own_loop, within
 
@@ -24,20 +25,10 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
-    """A web server on a free port. seen: path and headers of every request."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.seen: list[tuple[str, dict[str, str]]] = []
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+def server() -> Iterator[WebServer]:
+    with WebServer(Answers) as server:
         yield server
-        server.shutdown()
 
 
 def get(address: str, headers: Mapping[str, str] | None = None) -> int:
@@ -48,14 +39,10 @@ def get(address: str, headers: Mapping[str, str] | None = None) -> int:
     return in_own_loop(run())
 
 
-def address(server: Server, host: str = "127.0.0.1") -> str:
-    return f"http://{host}:{server.server_port}"
-
-
-def test_the_token_stays_with_its_host(server: Server) -> None:
-    there = f"{address(server, 'localhost')}/to/{address(server)}/end"
-    get(f"{address(server)}/to//near", {"authorization": "Bearer secret"})
-    get(f"{address(server)}/to/{there}", {"authorization": "Bearer secret"})
+def test_the_token_stays_with_its_host(server: WebServer) -> None:
+    there = f"{server.url('localhost')}/to/{server.url()}/end"
+    get(f"{server.url()}/to//near", {"authorization": "Bearer secret"})
+    get(f"{server.url()}/to/{there}", {"authorization": "Bearer secret"})
     assert [(path.count("/to/"), "authorization" in headers) for path, headers in server.seen] == [
         (1, True),
         (0, True),
@@ -65,23 +52,23 @@ def test_the_token_stays_with_its_host(server: Server) -> None:
     ]
 
 
-def test_a_signed_link_is_followed_as_it_stands(server: Server) -> None:
-    get(f"{address(server)}/to//file?Signature=a%2Fb~%7E%20+c&Expires=1%2C")
+def test_a_signed_link_is_followed_as_it_stands(server: WebServer) -> None:
+    get(f"{server.url()}/to//file?Signature=a%2Fb~%7E%20+c&Expires=1%2C")
     assert server.seen[-1][0] == "/file?Signature=a%2Fb~%7E%20+c&Expires=1%2C"
 
 
-def test_nothing_is_compressed(server: Server) -> None:
-    get(address(server))
+def test_nothing_is_compressed(server: WebServer) -> None:
+    get(server.url())
     assert server.seen[0][1]["Accept-Encoding"] == "identity"
 
 
 @pytest.mark.parametrize("place", ["/to//to//to//to//to//to//end", "/to/file:///etc/passwd", "/to/http://[", "/to/"])
-def test_a_redirect_to_nowhere_is_an_error(server: Server, place: str) -> None:
+def test_a_redirect_to_nowhere_is_an_error(server: WebServer, place: str) -> None:
     with pytest.raises(BadRedirect):
-        get(address(server) + place)
+        get(server.url() + place)
 
 
-def test_the_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{server.server_port}")
     monkeypatch.setenv("no_proxy", "elsewhere")
     assert get("http://hub.invalid/file") == 200
@@ -91,13 +78,13 @@ def test_the_proxy_of_the_environment_is_used(server: Server, monkeypatch: pytes
 
 
 def test_credentials_in_netrc_are_not_sent(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    server: WebServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     netrc = tmp_path_factory.mktemp("home") / "netrc"
     netrc.write_text("machine 127.0.0.1 login someone password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    get(address(server))
-    get(address(server), {"Authorization": "Bearer token"})
+    get(server.url())
+    get(server.url(), {"Authorization": "Bearer token"})
     assert [headers.get("Authorization") for _, headers in server.seen] == [None, "Bearer token"]
 
 

@@ -108,12 +108,16 @@ def test_repository_ids(text: str, repo_id: str, revision: str | None) -> None:
         *("", "gemma", "a/b/c", "a b/c", "../etc", "a/..", "a/b..c", ".hidden/x", "a/b\nc", "/a/b", "a/", "ä/b"),
         *("https://example.com/a/b", "https://huggingface.co/gemma", "https://huggingface.co/datasets/a/b"),
         *("https://huggingface.co/spaces/a/b", "https://huggingface.co/../..", "file:///a/b", "a/b?x=1"),
-        "a/" + 100 * "b",
     ],
 )
-def test_what_is_no_repository_id_is_refused(source: HuggingFace, hub: Hub, text: str) -> None:
+def test_what_is_no_repository_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRepoId):
-        plan(source, text)
+        parse_repo(text, "https://huggingface.co")
+
+
+def test_an_id_that_only_the_library_refuses(source: HuggingFace, hub: Hub) -> None:
+    with pytest.raises(InvalidRepoId):
+        plan(source, "a/" + 100 * "b")
     assert not hub.requests
 
 
@@ -184,9 +188,11 @@ def test_a_hub_in_trouble(source: HuggingFace, hub: Hub, kind: str, status: int)
         plan(source)
 
 
-@pytest.mark.parametrize("kind", ["api", "resolve"])
-def test_a_plan_never_takes_long(hub: Hub, kind: str) -> None:
-    hub.fault(kind, hang_after=0)
+@pytest.mark.parametrize(
+    ("kind", "trouble"), [("api", {"hang_after": 0}), ("resolve", {"hang_after": 0}), ("resolve", {"throttle": 50})]
+)
+def test_a_plan_never_takes_long(hub: Hub, kind: str, trouble: dict[str, int]) -> None:
+    hub.fault(kind, **trouble)
     start = time.monotonic()
     with pytest.raises(HubUnavailable):
         plan(HuggingFace(hub.url, plan_s=0.3))

@@ -93,6 +93,7 @@ def test_directories_that_are_no_model(folder: Path) -> None:
     assert without_config("{") == "config.json is not JSON"
     assert without_config("[" * 100_000) == "config.json is not JSON"
     assert without_config("[]") == "config.json is not a JSON object"
+    assert without_config("{}" + 10_000_000 * " ") == "config.json is too large"
     (folder / "config.json").unlink()
     assert reason(folder) == "no config.json"
     make_repo(folder, config__json=CONFIG)

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,31 @@ def test_pieces_in_any_order_give_the_file_and_its_digest(tmp_path: Path, kind: 
     found = write(tmp_path / "deep" / "file", f"{kind}:?", [order])
     assert (tmp_path / "deep" / "file").read_bytes() == DATA
     assert found == f"{kind}:{hashlib.new(kind, DATA).hexdigest()}"
+
+
+def test_what_is_far_ahead_of_the_digest_is_read_back(tmp_path: Path) -> None:
+    data = content(20_000_000)
+
+    async def run() -> str | None:
+        part = PartFile(tmp_path / "file", len(data), "sha256:?")
+        for at in reversed(range(0, len(data), 1_000_000)):
+            await part.write(at, data[at : at + 1_000_000])
+        return await part.digest()
+
+    assert asyncio.run(run()) == f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_the_disk_is_synced_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+
+    async def run() -> None:
+        part = PartFile(tmp_path / "file", 40_000_000, None)
+        for at in range(0, 40_000_000, 1_000_000):
+            await part.write(at, bytes(1_000_000))
+
+    asyncio.run(run())
+    assert synced == [17_000_000, 34_000_000]
 
 
 def test_digest_of_git(tmp_path: Path) -> None:
