@@ -90,10 +90,12 @@ class Answers:
             InvalidRequest: the last answer for this page is still being written.
             MiLLMError: there is no model, or too many requests wait.
         """
-        if page in self._running:
-            raise InvalidRequest("An answer is still being written. Stop it first.")
-        job = self._running[page] = self._manager.chat(chat_request(history, controls))
-        return job
+        if page not in self._running:
+            job = self._manager.chat(chat_request(history, controls))
+            if self._running.setdefault(page, job) is job:
+                return job
+            job.cancel()  # the same page asked twice at the same moment
+        raise InvalidRequest("An answer is still being written. Stop it first.")
 
     def follow(self, page: str, job: Job[Completion]) -> Generator[Progress, None, None]:
         """Yields the answer so far, at once and then at most 25 times a second, and last how it ended.

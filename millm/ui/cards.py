@@ -1,11 +1,15 @@
 """The HTML of a model's card and its parts. Every piece of data that comes in here is escaped here."""
 
 from html import escape
+from typing import TYPE_CHECKING
 
-from millm.events import Event
+from millm.events import Event, Stage
 from millm.records import ModelRecord, ModelType, Source, Status
 from millm.ui import words
 from millm.ui.icons import icon
+
+if TYPE_CHECKING:
+    from millm.manager import Manager
 
 MOVING = (Status.QUEUED, Status.DOWNLOADING, Status.LOADING)
 
@@ -142,3 +146,9 @@ def empty(icon_name: str, title: str, text: str, link: str = "", tab: str = "") 
 def page_head(title: str, text: str) -> str:
     """The heading of a tab."""
     return f'<header class="mi-head"><h1>{escape(title)}</h1><p>{escape(text)}</p></header>'
+
+
+def newest_event(manager: "Manager", record: ModelRecord) -> Event | None:
+    """How far the job on a model is; None where no job runs."""
+    job = manager.job(record.id)
+    return None if job is None else job.latest or Event(Stage.QUEUED)

@@ -16,7 +16,7 @@ from millm.ui.actions import warn
 from millm.ui.cards import page_head
 from millm.ui.downloads_list import draw_downloads, draw_ending
 from millm.ui.preview_card import hints, looking, preview_card, refused
-from millm.ui.wiring import QUIET
+from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -136,19 +136,19 @@ class Lookups:
 
 def build(manager: "Manager") -> gr.HTML:
     """Builds the tab and wires it; returns the part that shows what is running, for the page's timer."""
-    gr.HTML(page_head("Download", "Get any Transformers model from HuggingFace, or add one from a folder."))
+    html(page_head("Download", "Get any Transformers model from HuggingFace, or add one from a folder."))
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="mi-panel"):
-            form = _build_form(manager)
+            form = _build_form(manager.quantizations)
         with gr.Column(scale=5, min_width=320, elem_classes="mi-side"):
-            ending = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="download-ending")
-            running = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="downloads")
-            preview = gr.HTML(hints(), apply_default_css=False, js_on_load=None, elem_id="preview-card")
+            ending = html(elem_id="download-ending")
+            running = html(elem_id="downloads")
+            preview = html(hints(), elem_id="preview-card")
     _wire(Lookups(manager), form, ending, running, preview)
     return running
 
 
-def _build_form(manager: "Manager") -> Form:
+def _build_form(quantizations: tuple[Quantization, ...]) -> Form:
     source = gr.Radio(
         [(word, source.value) for source, word in words.SOURCE.items()],
         value=Source.HUGGINGFACE.value,
@@ -156,57 +156,17 @@ def _build_form(manager: "Manager") -> Form:
         elem_id="source-select",
         elem_classes="mi-segments",
     )
-    plain = gr.InputHTMLAttributes(autocapitalize="off", autocorrect="off", spellcheck=False)
-    repo = gr.Textbox(
-        "",
-        label="Repository ID",
-        info="Paste owner/name or the address of the model's page.",
-        placeholder="e.g., google/gemma-2-2b",
-        max_lines=1,
-        elem_id="repo-input",
-        html_attributes=plain,
-    )
-    path = gr.Textbox(
-        "",
-        label="Local path",
-        info="A folder with config.json and weights. Its files stay where they are.",
-        placeholder="e.g., /home/me/models/my-model",
-        max_lines=1,
-        visible=False,
-        elem_id="path-input",
-        html_attributes=plain,
-    )
-    choices = [quantization.value for quantization in manager.quantizations]
+    repo, path = _build_places()
     quantization = gr.Radio(
-        choices,
-        value=choices[0],
+        [quantization.value for quantization in quantizations],
+        value=quantizations[0].value,
         label="Quantization",
-        info=" ".join(words.QUANTIZATION_NOTE[choice] for choice in manager.quantizations),
+        info=" ".join(words.QUANTIZATION_NOTE[quantization] for quantization in quantizations),
         elem_id="quant-select",
         elem_classes="mi-segments",
     )
     with gr.Row(elem_classes="mi-pair"):
-        token = gr.Textbox(
-            "",
-            label="Access token",
-            info="Only for gated or private models. Kept in memory.",
-            placeholder="hf_…",
-            type="password",
-            max_lines=1,
-            min_width=200,
-            elem_id="token-input",
-            html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
-        )
-        name = gr.Textbox(
-            "",
-            label="Name",
-            info="What API clients ask for. Optional.",
-            placeholder="Taken from the repository",
-            max_lines=1,
-            min_width=200,
-            elem_id="name-input",
-            html_attributes=plain,
-        )
+        token, name = _build_token_and_name()
     trust = gr.Checkbox(
         label="Trust remote code",
         info="Warning: loading the model then runs Python code of its author on this computer.",
@@ -218,12 +178,56 @@ def _build_form(manager: "Manager") -> Form:
     return Form(source, repo, path, quantization, token, name, trust, preview, download)
 
 
+def _build_places() -> tuple[gr.Textbox, gr.Textbox]:
+    repo = _line(
+        "Repository ID",
+        "Paste owner/name or the address of the model's page.",
+        "e.g., google/gemma-2-2b",
+        elem_id="repo-input",
+    )
+    path = _line(
+        "Local path",
+        "A folder with config.json and weights. Its files stay where they are.",
+        "e.g., /home/me/models/my-model",
+        elem_id="path-input",
+        visible=False,
+    )
+    return repo, path
+
+
+def _build_token_and_name() -> tuple[gr.Textbox, gr.Textbox]:
+    token = _line(
+        "Access token",
+        "Only for gated or private models. Kept in memory.",
+        "hf_…",
+        elem_id="token-input",
+        type="password",
+    )
+    name = _line("Name", "What API clients ask for. Optional.", "Taken from the source", elem_id="name-input")
+    return token, name
+
+
+def _line(label: str, info: str, placeholder: str, **options: Any) -> gr.Textbox:
+    plain = gr.InputHTMLAttributes(autocapitalize="off", autocorrect="off", spellcheck=False, autocomplete="off")
+    return gr.Textbox(
+        "",
+        label=label,
+        info=info,
+        placeholder=placeholder,
+        max_lines=1,
+        min_width=200,
+        html_attributes=plain,
+        **options,
+    )
+
+
 def _wire(lookups: Lookups, form: Form, ending: gr.HTML, running: gr.HTML, preview: gr.HTML) -> None:
     gr.on(
         [form.preview.click, form.repo.submit, form.path.submit],
         lookups.preview,
         form.inputs,
         [preview, form.preview],
+        trigger_mode="multiple",  # the button is off meanwhile; "once" would swallow a click right after the answer
         **QUIET,
     )
     # "multiple": the listener lives as long as its download, and more downloads may be queued meanwhile

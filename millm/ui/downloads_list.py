@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from millm.errors import ModelNotFound
 from millm.events import Event, Stage
 from millm.records import ModelRecord, Status
-from millm.ui.cards import button, heading, progress, source_line
+from millm.ui.cards import button, heading, newest_event, progress, source_line
 from millm.ui.icons import icon
-from millm.ui.models_tab import newest_event
 
 if TYPE_CHECKING:
     from millm.manager import Manager

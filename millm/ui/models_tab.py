@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from millm.events import Event, Stage
 from millm.records import ModelRecord, ModelType, Status
 from millm.ui import words
-from millm.ui.cards import card, empty, note, page_head
+from millm.ui.cards import card, empty, newest_event, note, page_head
+from millm.ui.wiring import html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -54,7 +54,7 @@ class ModelsTab:
 
 def build() -> ModelsTab:
     """Builds the tab's components."""
-    gr.HTML(page_head("Models", "Load one model at a time. The API serves the loaded one."), js_on_load=None)
+    html(page_head("Models", "Load one model at a time. The API serves the loaded one."))
     with gr.Row(elem_classes="mi-toolbar"):
         search = gr.Textbox(
             "",
@@ -85,8 +85,8 @@ def build() -> ModelsTab:
             min_width=140,
             elem_id="filter-type",
         )
-    storage = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="storage-summary")
-    cards = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="models-list")
+    storage = html(elem_id="storage-summary")
+    cards = html(elem_id="models-list")
     return ModelsTab((search, status, kind), storage, cards)
 
 
@@ -118,12 +118,6 @@ def chosen(manager: "Manager", filters: Filters) -> list[ModelRecord]:
     """The records that the filters let through."""
     found = manager.records(model_type=filters.kind, q=filters.search.strip())
     return [record for record in found if record.status in filters.statuses]
-
-
-def newest_event(manager: "Manager", record: ModelRecord) -> Event | None:
-    """How far the job on a model is; None where no job runs."""
-    job = manager.job(record.id)
-    return None if job is None else job.latest or Event(Stage.QUEUED)
 
 
 def _nothing(some: bool) -> str:

@@ -44,6 +44,13 @@
     setTimeout(() => document.getElementById(id)?.scrollIntoView({ behavior: 'smooth' }), 200);
   };
 
+  const say = (text) => {
+    const box = document.querySelector('#chat-input textarea');
+    box.value = text;
+    box.dispatchEvent(new Event('input', { bubbles: true }));
+    setTimeout(() => document.getElementById('send-btn')?.click());  // once gradio has taken the text over
+  };
+
   const act = async (button) => {
     const { act: action, model, question, body, ok } = button.dataset;
     if (question && !(await window.millm.ask(question, body, ok, button.classList.contains('is-danger')))) return;
@@ -59,6 +66,7 @@
     if (button.dataset.act) act(button);
     if (button.dataset.tab) openTab(button.dataset.tab);
     if (button.dataset.copy) copy(button);
+    if (button.dataset.say) say(button.dataset.say);
     if (button.id === 'theme-btn') swapColours();
     if (button.id === 'preview-btn') follow('preview-card');
     if (button.id === 'download-btn') follow('download-ending');

@@ -11,7 +11,7 @@ from millm.ui import actions, download_tab, models_tab, playground_tab, status_b
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
 from millm.ui.models_tab import Filters
-from millm.ui.wiring import QUIET
+from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -88,7 +88,7 @@ def build(manager: "Manager") -> gr.Blocks:
         analytics_enabled=False,
         delete_cache=(CACHE_S, CACHE_S),
     ) as page:
-        gr.HTML(BRAND, apply_default_css=False, js_on_load=None, elem_id="brand")
+        html(BRAND, "brand")
         bar = status_bar.build()
         dialog = actions.build_dialog()
         # a hidden text, not gr.State: that would hold one of the browser's six connections for every open page

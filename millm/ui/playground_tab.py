@@ -14,10 +14,9 @@ from millm.jobs import Job
 from millm.records import Status
 from millm.ui.actions import warn
 from millm.ui.answers import Answers, Controls, History, Progress, plain_text
-from millm.ui.cards import empty, note
+from millm.ui.cards import empty, newest_event, note
 from millm.ui.cards import progress as draw_progress
-from millm.ui.models_tab import newest_event
-from millm.ui.wiring import QUIET
+from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -62,10 +61,6 @@ class Playground:
             yield from self._answer(request, [*history, _user(text)], fields, box="")
         else:
             yield (UNCHANGED,) * 5
-
-    def example(self, request: gr.Request, event: gr.SelectData, *fields: Any) -> Iterator[Drawn]:
-        """Answers one of the suggestions that stand in an empty conversation."""
-        yield from self._answer(request, [_user(str(event.value["text"]))], fields)
 
     def again(self, request: gr.Request, event: gr.RetryData, history: History, *fields: Any) -> Iterator[Drawn]:
         """Answers a message once more; what came after it goes."""
@@ -146,21 +141,33 @@ def draw_stats(progress: Progress) -> str:
 
 
 def draw_notice(manager: "Manager") -> str:
-    """What stands over an empty conversation while no model is loaded; "" when one is."""
+    """What stands in an empty conversation: suggestions, or how to get a model."""
     for record in manager.records(status=Status.LOADING):
         event = newest_event(manager, record)
         moving = draw_progress(record, event) if event else ""
         return f'<div class="mi-empty"><h2>Loading {escape(record.name)}</h2>{moving}</div>'
-    if manager.loaded():
-        return ""
+    loaded = manager.loaded()
+    if loaded:
+        return _suggestions(loaded.name)
     if manager.records(status=Status.READY):
         return empty("models", "No model is loaded", "Load one, then ask it here.", "Choose a model", "models")
     return empty("models", "No model is loaded", "Get one first, then load it.", "Get a model", "download")
 
 
+def _suggestions(name: str) -> str:
+    buttons = "".join(
+        f'<button type="button" class="mi-example" data-say="{escape(text)}">{escape(text)}</button>'
+        for text in EXAMPLES
+    )
+    return (
+        f'<div class="mi-empty mi-start"><h2>Ask {escape(name)}</h2>'
+        f"<p>What you write goes to this miLLM and nowhere else.</p>{buttons}</div>"
+    )
+
+
 def build(manager: "Manager") -> gr.HTML:
     """Builds the tab and wires it; returns the part that says whether there is a model, for the page's timer."""
-    gr.HTML('<h1 class="mi-hidden">Playground</h1>', js_on_load=None, elem_classes="mi-unseen")
+    html('<h1 class="mi-hidden">Playground</h1>', classes="mi-unseen")
     with gr.Row(equal_height=False):
         with gr.Column(scale=9, min_width=320, elem_id="conversation"):
             conversation, notice = _build_conversation()
@@ -181,11 +188,9 @@ def _build_conversation() -> tuple[Conversation, gr.HTML]:
         buttons=["copy"],
         editable="user",
         reasoning_tags=[("<think>", "</think>")],
-        placeholder="### Ask the loaded model\nNothing leaves this computer.",
-        examples=[{"text": text} for text in EXAMPLES],
     )
-    notice = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="no-model")
-    stats = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="chat-stats")
+    notice = html(elem_id="no-model")
+    stats = html(elem_id="chat-stats")
     with gr.Row(elem_id="ask"):
         box = gr.Textbox(
             "",
@@ -224,10 +229,11 @@ def _build_controls() -> list[Any]:
 
 def _wire(playground: Playground, talk: Conversation, controls: list[Any], clear: gr.Button) -> None:
     shown = talk.outputs
-    gr.on([talk.send.click, talk.box.submit], playground.send, [talk.box, talk.log, *controls], shown, **QUIET)
-    talk.log.retry(playground.again, [talk.log, *controls], shown, **QUIET)
-    talk.log.edit(playground.edit, [talk.log, *controls], shown, **QUIET)
-    talk.log.example_select(playground.example, controls, shown, **QUIET)
+    # `Answers` lets one answer at a time pass; "once" would swallow a message sent right after the last one
+    asking = {"trigger_mode": "multiple", **QUIET}
+    gr.on([talk.send.click, talk.box.submit], playground.send, [talk.box, talk.log, *controls], shown, **asking)
+    talk.log.retry(playground.again, [talk.log, *controls], shown, **asking)
+    talk.log.edit(playground.edit, [talk.log, *controls], shown, **asking)
     talk.log.undo(playground.undo, talk.log, [talk.log, talk.box], queue=False, **QUIET)
     talk.stop.click(playground.stop, queue=False, **QUIET)
     clear.click(playground.clear, None, shown, queue=False, **QUIET)

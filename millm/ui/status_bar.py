@@ -9,6 +9,7 @@ from millm.records import Status
 from millm.ui import words
 from millm.ui.cards import bar
 from millm.ui.icons import icon
+from millm.ui.wiring import html
 
 if TYPE_CHECKING:
     from millm.devices import Device
@@ -30,7 +31,7 @@ button.querySelector('code').textContent = location.origin + '/v1';
 def build() -> gr.HTML:
     """Builds the bar; returns the part that `draw` fills."""
     with gr.Row(elem_id="status-bar"):
-        live = gr.HTML(apply_default_css=False, js_on_load=None, elem_id="status-live")
+        live = html(elem_id="status-live")
         gr.HTML(ADDRESS, apply_default_css=False, js_on_load=FILL_ADDRESS, elem_id="status-address")
     return live
 

@@ -1,0 +1,153 @@
+"""Answers as they are written: asked for, followed, stopped, dropped."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeOpener, make_manager
+
+from millm.engines.base import Message
+from millm.errors import InvalidRequest, ModelNotLoaded
+from millm.jobs import Job, Lane
+from millm.manager import Manager
+from millm.records import Source
+from millm.sources.base import Origin
+from millm.ui.answers import Answers, Controls, History, Progress, chat_request
+
+CONTROLS = Controls(system="", temperature=0.7, max_tokens=64, top_p=0.9, top_k=5, seed=None)
+LONG = " ".join(f"w{number}" for number in range(60))
+
+
+def asked(text: str) -> History:
+    return [{"role": "user", "content": text}]
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.02))
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    manager.load(record.id)
+    loading = manager.job(record.id)
+    assert loading is None or loading.wait(5)
+    yield manager
+    manager.close(1)
+
+
+def test_a_conversation_becomes_a_request() -> None:
+    history: History = [
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": " more"}]},
+        {"role": "assistant", "content": "hm", "metadata": {"title": "Reasoning"}},
+        {"role": "assistant", "content": "two", "metadata": {"title": None}},
+        {"role": "user", "content": "three"},
+    ]
+    request = chat_request(history, Controls(" Be brief. ", 0.5, 256.0, 0.9, 40.0, 7.0))
+    assert request.messages == (
+        Message("system", "Be brief."),
+        Message("user", "one more"),
+        Message("assistant", "two"),
+        Message("user", "three"),
+    )
+    assert (request.sampling.max_tokens, request.sampling.top_k, request.sampling.seed) == (256, 40, 7)
+
+
+def test_without_a_system_prompt_or_seed_none_is_sent() -> None:
+    request = chat_request(asked("hello"), CONTROLS)
+    assert request.messages == (Message("user", "hello"),)
+    assert request.sampling.seed is None
+
+
+def test_an_answer_grows_and_ends_with_its_numbers(manager: Manager) -> None:
+    answers = Answers(manager)
+    seen = list(answers.follow("page", answers.begin("page", asked("a b c d e f"), CONTROLS)))
+    assert seen[0] == Progress()
+    texts = [progress.text for progress in seen]
+    assert texts == sorted(texts, key=len)
+    assert seen[-1] == Progress("a b c d e f", 6, 0.01, 100.0, "stop")
+
+
+def test_updates_come_at_most_25_times_a_second(manager: Manager) -> None:
+    answers = Answers(manager)
+    began = time.monotonic()
+    seen = list(answers.follow("page", answers.begin("page", asked(LONG), CONTROLS)))
+    assert len(seen) <= 25 * (time.monotonic() - began) + 3
+
+
+def test_stopping_keeps_what_is_there(manager: Manager) -> None:
+    answers = Answers(manager)
+    last = Progress()
+    for last in answers.follow("page", answers.begin("page", asked(LONG), CONTROLS)):
+        if last.tokens >= 3:
+            answers.stop("page")
+    assert last.ended == "cancelled"
+    assert 3 <= last.tokens < 60
+    assert last.text.startswith("w0 w1 w2")
+
+
+def test_dropping_leaves_nothing(manager: Manager) -> None:
+    answers = Answers(manager)
+    last = Progress()
+    for last in answers.follow("page", answers.begin("page", asked(LONG), CONTROLS)):
+        if last.tokens:
+            answers.drop("page")
+    assert last == Progress(ended="dropped")
+
+
+def test_a_page_that_goes_away_cancels_its_answer(manager: Manager) -> None:
+    answers = Answers(manager)
+    job = answers.begin("page", asked(LONG), CONTROLS)
+    following = answers.follow("page", job)
+    next(following)
+    following.close()
+    assert job.wait(2)
+    assert job.cancelling
+    answers.begin("page", asked("next"), CONTROLS).cancel()  # the page is free again
+
+
+def test_one_answer_at_a_time_for_a_page(manager: Manager) -> None:
+    answers = Answers(manager)
+    first = answers.begin("page", asked(LONG), CONTROLS)
+    with pytest.raises(InvalidRequest, match="still being written"):
+        answers.begin("page", asked("b"), CONTROLS)
+    answers.begin("another page", asked("b"), CONTROLS)
+    first.cancel()
+
+
+def test_asking_twice_at_the_same_moment_gives_one_answer(manager: Manager) -> None:
+    answers = Answers(manager)
+    begun, refused = [], []
+
+    def ask(job: Job[None]) -> None:
+        try:
+            begun.append(answers.begin("page", asked(LONG), CONTROLS))
+        except InvalidRequest as error:
+            refused.append(error)
+
+    lane = Lane("askers", 8)
+    for job in [lane.submit(ask) for _ in range(8)]:
+        job.result(5)
+    assert (len(begun), len(refused)) == (1, 7)
+    texts = [progress.text for progress in answers.follow("page", begun[0])]
+    assert texts[-1] == LONG
+    assert lane.close(1)
+
+
+def test_an_answer_without_a_model_says_so(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    with pytest.raises(ModelNotLoaded):
+        Answers(manager).begin("page", asked("hello"), CONTROLS)
+    manager.close(1)
+
+
+def test_a_failure_is_a_sentence_and_the_part_stays(manager: Manager) -> None:
+    answers = Answers(manager)
+    job = answers.begin("page", asked(LONG), CONTROLS)
+    last = Progress()
+    for last in answers.follow("page", job):
+        if last.tokens and not last.ended:
+            job.fail(RuntimeError("a bug"))
+    assert last.ended == "failed"
+    assert last.text.startswith("w0")
+    assert last.problem.startswith("Something went wrong inside miLLM")

@@ -1,0 +1,67 @@
+"""The list of running downloads, and how each of them ends."""
+
+from pathlib import Path
+
+from fakes import FakeFetcher, make_manager
+
+from millm.errors import DownloadFailed
+from millm.manager import Manager
+from millm.records import ModelRecord, Source
+from millm.sources.base import Origin
+from millm.ui.downloads_list import draw_downloads, draw_ending
+
+
+def begin(manager: Manager, name: str) -> ModelRecord:
+    return manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
+
+
+def finish(manager: Manager, record: ModelRecord) -> None:
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+
+
+def test_the_running_download_comes_first_and_alone_has_the_ids(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, FakeFetcher(chunks=100, pause_s=0.02))
+    assert draw_downloads(manager) == ""
+    begin(manager, "first")
+    second = begin(manager, "second")
+    html = draw_downloads(manager)
+    assert html.count('id="download-progress"') == html.count('id="cancel-btn"') == 1
+    assert html.index("first") < html.index('id="download-progress"') < html.index("second")
+    assert html.count('data-act="cancel"') == 2
+    assert "Waiting for its turn" in html
+    manager.cancel(second.id)
+    assert "second" not in draw_downloads(manager)
+    manager.close(2)
+
+
+def test_a_finished_download_can_be_loaded(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    record = begin(manager, "tiny")
+    finish(manager, record)
+    html = draw_ending(manager, record)
+    assert "tiny is ready" in html
+    assert f'data-act="load" data-model="{record.id}"' in html
+    assert ' id="' not in html  # the card in the models tab has the ids
+    manager.close(1)
+
+
+def test_a_failed_download_says_why_and_can_be_retried(tmp_path: Path) -> None:
+    sentence = "Download failed: Network error. Please check connection and try again."
+    manager = make_manager(tmp_path, FakeFetcher(fail_with=DownloadFailed(sentence)))
+    record = begin(manager, "tiny")
+    finish(manager, record)
+    html = draw_ending(manager, record)
+    assert sentence in html
+    assert 'data-act="retry"' in html
+    manager.close(1)
+
+
+def test_a_cancelled_download_says_that_nothing_was_kept(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, FakeFetcher(chunks=200, pause_s=0.02))
+    record = begin(manager, "tiny")
+    manager.cancel(record.id)
+    html = draw_ending(manager, record)
+    assert "tiny was cancelled" in html
+    assert "None of its files were kept." in html
+    manager.close(1)

@@ -1,0 +1,95 @@
+"""How pages follow the manager, and that no page holds a connection for it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import make_manager
+
+from millm.manager import Manager
+from millm.records import Source
+from millm.sources.base import Origin
+from millm.ui import build_ui
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+import gradio as gr  # noqa: E402
+
+from millm.ui.page import Live  # noqa: E402
+
+SHOWN_ONCE = 6
+UNCHANGED = gr.skip()
+ALL = ("", "All", "All types")
+IDS = """tab-download tab-models tab-playground status-bar
+    source-select repo-input path-input quant-select token-input trust-checkbox name-input preview-btn download-btn
+    preview-card models-list filter-status filter-type search storage-summary
+    chat-input chat-log send-btn stop-btn system-prompt temperature max-tokens top-p top-k seed"""
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = make_manager(tmp_path)
+    yield manager
+    manager.close(1)
+
+
+def test_a_page_that_is_up_to_date_is_sent_nothing(manager: Manager) -> None:
+    live = Live(manager)
+    *_, stamp = live.draw(*ALL)
+    assert live.poll(*ALL, stamp) == (UNCHANGED,) * SHOWN_ONCE
+
+
+def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
+    live = Live(manager)
+    *_, stamp = live.draw(*ALL)
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    drawn = live.poll(*ALL, stamp)
+    assert "acme/tiny" in drawn[3]
+    assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE
+
+
+def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None:
+    live = Live(manager)
+    bar, *_, stamp = live.draw(*ALL)
+    drawn = live.poll(*ALL, stamp.split()[0] + " 0")
+    assert (drawn[0], drawn[-1]) == (bar, stamp)
+    assert drawn[1:5] == (UNCHANGED,) * 4
+
+
+def test_a_page_of_an_earlier_process_is_drawn_anew(manager: Manager) -> None:
+    assert "No model loaded" in Live(manager).poll(*ALL, "")[0]
+
+
+def test_the_page_holds_no_connection_and_offers_no_endpoints(manager: Manager) -> None:
+    config = build_ui(manager).get_config_file()
+    assert config["connect_heartbeat"] is False
+    for listener in config["dependencies"]:
+        assert listener["api_visibility"] == "private", listener["targets"]
+    for function in build_ui(manager).fns.values():
+        assert function.concurrency_limit is None, function
+
+
+def test_every_agreed_id_is_there_once(manager: Manager) -> None:
+    config = build_ui(manager).get_config_file()
+    ids = [component["props"].get("elem_id") for component in config["components"]]
+    for wanted in IDS.split():
+        assert ids.count(wanted) == 1, wanted
+
+
+def test_the_timer_costs_no_queue_entry(manager: Manager) -> None:
+    listeners = build_ui(manager).get_config_file()["dependencies"]
+    queued = {name: listener["queue"] for listener in listeners for _, name in listener["targets"]}
+    assert queued["tick"] is False
+    assert queued["load"] is False
+    assert queued["ask_manager"] is True, "toasts need the queue"
+
+
+def test_importing_the_room_brings_neither_gradio_nor_torch() -> None:
+    code = "import sys, millm.ui; print({'gradio', 'torch', 'transformers'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

@@ -1,0 +1,79 @@
+"""The list of models: filters, counts, empty places."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeOpener, make_manager
+
+from millm.manager import Manager
+from millm.records import ModelRecord, ModelType, Source
+from millm.sources.base import Origin
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+from millm.ui.models_tab import Filters, draw_cards, draw_storage  # noqa: E402
+
+
+def add(manager: Manager, name: str, **options: ModelType) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"), **options)
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    return record
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=FakeOpener(broken={"broken"}))
+    yield manager
+    manager.close(1)
+
+
+def test_no_models_lead_to_the_download_tab(manager: Manager) -> None:
+    assert 'data-tab="download"' in draw_cards(manager, Filters())
+    assert "0 models" in draw_storage(manager, Filters())
+
+
+def test_the_newest_is_first(manager: Manager) -> None:
+    add(manager, "old")
+    add(manager, "new")
+    html = draw_cards(manager, Filters())
+    assert html.index("acme/new") < html.index("acme/old")
+
+
+def test_filters_by_search_status_and_type(manager: Manager) -> None:
+    loaded = add(manager, "chatty")
+    add(manager, "song", model_type=ModelType.MUSIC)
+    manager.load(loaded.id)
+    job = manager.job(loaded.id)
+    assert job is None or job.wait(5)
+
+    def shown(filters: Filters) -> list[str]:
+        html = draw_cards(manager, filters)
+        return [name for name in ("chatty", "song") if f"acme/{name}" in html]
+
+    assert shown(Filters()) == ["chatty", "song"]
+    assert shown(Filters(search=" CHAT ")) == ["chatty"]
+    assert shown(Filters(status="Loaded")) == ["chatty"]
+    assert shown(Filters(status="Ready")) == ["song"]
+    assert shown(Filters(status="Error")) == []
+    assert shown(Filters(model_type="Music")) == ["song"]
+    assert shown(Filters(status="nonsense", model_type="nonsense")) == ["chatty", "song"]
+    assert "1 of 2 models" in draw_storage(manager, Filters(status="Loaded"))
+    assert "No model matches" in draw_cards(manager, Filters(search="nothing like this"))
+
+
+def test_a_load_that_failed_is_explained_on_its_card(manager: Manager) -> None:
+    record = add(manager, "broken")
+    manager.load(record.id)
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    html = draw_cards(manager, Filters())
+    assert "Out of memory loading model." in html
+    assert f"load-btn-{record.id}" in html
+
+
+def test_what_went_wrong_at_start_is_shown(manager: Manager) -> None:
+    manager.auto_load("nobody")
+    assert "there is no model called &#x27;nobody&#x27;" in draw_cards(manager, Filters())

@@ -1,0 +1,86 @@
+"""The HTML of a preview: every fact that a person decides on."""
+
+from dataclasses import replace
+
+import pytest
+
+from millm.estimate import Estimate
+from millm.records import Quantization, Source
+from millm.sources.base import Origin, Plan, PlannedFile
+from millm.ui.preview_card import looking, preview_card, refused
+from millm.views import Preview, Sizes
+
+EVIL = "<script>alert(1)</script>"
+PLAN = Plan(
+    origin=Origin(Source.HUGGINGFACE, repo_id="acme/gemma"),
+    title="acme/gemma",
+    suggested_name="gemma",
+    files=(PlannedFile("config.json", 1_000), PlannedFile("model.safetensors", 5_000_000_000)),
+    commit="c5ebcd40d208330abc697524c919956e692655cf",
+    param_count=2_506_172_416,
+    config={"architectures": ["Gemma2ForCausalLM"], "max_position_embeddings": 8192},
+    license="gemma",
+    link="https://hub.example/acme/gemma",
+)
+MEMORY = Estimate(5_000_000_000, 400_000_000, 100_000_000, 0, 4096, "from parameter count")
+SIZES = Sizes(5_000_001_000, 5_000_001_000, 5_000_001_000, MEMORY, True)
+PREVIEW = Preview(PLAN, {Quantization.FP16: SIZES}, disk_free=120_000_000_000, memory_free=24_000_000_000)
+
+
+def test_all_facts_are_there() -> None:
+    html = preview_card(PREVIEW)
+    for fact in ("acme/gemma", "gemma", "2.5B", "Gemma2ForCausalLM", "8K tokens", "c5ebcd40", "2 files", "120 GB"):
+        assert fact in html, fact
+    assert "<dt>Download</dt><dd>5.0 GB</dd>" in html
+    assert "FP16: fits in memory" in html
+    assert "About 5.5 GB of 24.0 GB free" in html
+    assert "5.0 GB weights, 400 MB context of 4K tokens, 100 MB activations; from parameter count" in html
+
+
+def test_too_little_memory_or_disk_is_said() -> None:
+    assert "needs more memory than is free" in preview_card(replace(PREVIEW, memory_free=2_000_000_000))
+    short = preview_card(replace(PREVIEW, disk_free=1_000_000_000))
+    assert "Insufficient disk space. Need 5.0 GB, only 1.0 GB available." in short
+    assert "Insufficient" not in preview_card(PREVIEW)
+
+
+def test_gated_and_custom_code_are_warned_of() -> None:
+    html = preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True, requires_remote_code=True)))
+    assert "enter an access token" in html
+    assert "which you have not allowed" in html
+    trusted = replace(PLAN, requires_remote_code=True, origin=replace(PLAN.origin, trust_remote_code=True))
+    assert "which you have allowed" in preview_card(replace(PREVIEW, plan=trusted))
+
+
+def test_a_warning_of_the_source_is_shown_once() -> None:
+    plan = replace(PLAN, warnings=("Only .bin weights.", "Only .bin weights."))
+    assert preview_card(replace(PREVIEW, plan=plan)).count("Only .bin weights.") == 1
+
+
+def test_what_is_unknown_is_said_to_be() -> None:
+    bare = replace(PLAN, param_count=None, config={}, license=None, commit=None)
+    html = preview_card(replace(PREVIEW, plan=bare))
+    assert html.count("not stated") == 4
+    assert "Commit" not in html
+
+
+@pytest.mark.parametrize("link", ["javascript:alert(1)", None, ""])
+def test_only_web_addresses_become_links(link: str | None) -> None:
+    assert "href" not in preview_card(replace(PREVIEW, plan=replace(PLAN, link=link)))
+    assert 'href="https://hub.example/acme/gemma"' in preview_card(PREVIEW)
+
+
+def test_whatever_comes_from_outside_is_text() -> None:
+    plan = replace(
+        PLAN,
+        title=EVIL,
+        suggested_name=EVIL,
+        license=EVIL,
+        commit=EVIL,
+        link=f'https://"{EVIL}',
+        warnings=(EVIL,),
+        config={"architectures": [EVIL]},
+    )
+    html = preview_card(replace(PREVIEW, plan=plan)) + looking(EVIL) + refused(EVIL)
+    assert "<script" not in html
+    assert 'https://"' not in html
