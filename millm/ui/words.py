@@ -107,21 +107,20 @@ def facts(record: ModelRecord) -> str:
     """The line under a model's name: "2.5B params • FP16 quantization • 1.8 GB memory"."""
     parts = [f"{record.params} params"] if record.params else []
     parts.append(f"{record.quantization} quantization")
-    memory = record.measured_memory_mb or record.estimated_memory_mb
-    if memory:
-        parts.append(f"{size_of_mb(memory)} memory")
+    if record.estimated_memory_mb:
+        parts.append(f"{size_of_mb(record.estimated_memory_mb)} memory")
     return " • ".join(parts)
 
 
 def more_facts(record: ModelRecord) -> str:
-    """The second line: disk, context, and the estimate where a measured value stands in the first."""
+    """The second line: disk, context, and what the weights really took when the model was loaded last."""
     parts = []
     if record.disk_size_mb:
         parts.append(f"{size_of_mb(record.disk_size_mb)} on disk")
     if record.context_length:
         parts.append(f"{tokens(record.context_length)} context")
-    if record.measured_memory_mb and record.estimated_memory_mb:
-        parts.append(f"memory measured, estimate was {size_of_mb(record.estimated_memory_mb)}")
+    if record.measured_memory_mb:
+        parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights when loaded")
     return " • ".join(parts)
 
 

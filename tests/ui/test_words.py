@@ -68,10 +68,10 @@ def test_the_line_under_a_name_is_the_one_of_the_specification() -> None:
     assert words.facts(record) == "2.5B params • Q4 quantization • 1.8 GB memory"
 
 
-def test_a_measured_memory_stands_before_the_estimate() -> None:
-    record = ModelRecord(params="2.5B", estimated_memory_mb=1800, measured_memory_mb=2400)
-    assert words.facts(record).endswith("2.4 GB memory")
-    assert "estimate was 1.8 GB" in words.more_facts(record)
+def test_what_the_weights_took_stands_beside_the_estimate_of_the_whole() -> None:
+    record = ModelRecord(params="2.5B", estimated_memory_mb=1800, measured_memory_mb=1500)
+    assert words.facts(record).endswith("1.8 GB memory")
+    assert words.more_facts(record).endswith("1.5 GB of weights when loaded")
 
 
 def test_facts_that_are_unknown_are_left_out() -> None:
