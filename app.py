@@ -9,7 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from millm.errors import StartupError
 from millm.settings import Settings, read_settings
@@ -43,17 +43,16 @@ LIBRARY_ENVIRONMENT = {
 
 
 def main() -> int:
-    """Runs miLLM until it is told to stop; returns the exit code."""
+    """Runs miLLM until it is told to stop; returns the exit code of a start that failed."""
     try:
-        settings = read_settings(sys.argv[1:], os.environ)
-        return run(settings)
+        run(read_settings(sys.argv[1:], os.environ))
     except StartupError as error:
         sys.stderr.write(f"miLLM cannot start: {error.message}\n")
         return 2
 
 
-def run(settings: Settings) -> int:
-    """Opens the port and the cache directory, serves, and cleans up.
+def run(settings: Settings) -> NoReturn:
+    """Opens the port and the cache directory, serves until told to stop, cleans up and ends the process.
 
     Raises:
         StartupError: one of them cannot be had.
@@ -73,10 +72,9 @@ def run(settings: Settings) -> int:
     server.run(sockets=[listener])
     if not manager.close(GRACE_S):
         log.warning("some work did not stop in time")
-        logging.shutdown()
-        os._exit(0)
     log.info("stopped")
-    return 0
+    logging.shutdown()
+    os._exit(0)  # a thread that still waits for an answer of the hub would hold up the end by seconds
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -107,13 +105,12 @@ def make_manager(settings: Settings) -> "Manager":
     Raises:
         StartupError: the directory cannot be written or is in use.
     """
-    from millm.sources.huggingface import HuggingFace
-    from millm.sources.local import Local
-
     from millm.devices import list_devices
     from millm.manager import Manager
     from millm.records import Source
     from millm.registry import Registry
+    from millm.sources.huggingface import HuggingFace
+    from millm.sources.local import Local
     from millm.store import Store
 
     store = Store(settings.model_cache_dir)

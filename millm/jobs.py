@@ -50,6 +50,11 @@ class Feed(Generic[T]):
         with self._changed:
             return self._items[-1][1] if self._items else None
 
+    def kept(self) -> tuple[int, list[T]]:
+        """The number of the newest item and the items still held, oldest first."""
+        with self._changed:
+            return self._number, [item for _, item in self._items]
+
     def push(self, item: T, merge: Callable[[T], bool] | None = None) -> None:
         """Appends an item and wakes every reader. After `close` items are dropped.
 
@@ -207,7 +212,7 @@ class Job(Generic[T]):
                 return
             self._ended = True
         if error is not None:
-            _forget_frames(error)
+            forget_frames(error)
         try:
             if self._on_end:
                 self._on_end(self, error)
@@ -220,7 +225,7 @@ class Job(Generic[T]):
         self._feed.close()
 
 
-def _forget_frames(error: BaseException | None) -> None:
+def forget_frames(error: BaseException | None) -> None:
     """Drops the local variables that an error's traceback keeps alive: half-loaded weights, open files."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)

@@ -120,15 +120,15 @@ class Manager:
         """The job that runs on a model, or waits to."""
         return self._activity.job(model_id)
 
-    def plan(self, origin: Origin, token: str | None = None) -> Preview:
+    def plan(self, origin: Origin, token: str | None = None, context_length: int | None = None) -> Preview:
         """What `origin` would bring and cost, without moving weights. Takes up to 10 s.
 
         Raises:
             MiLLMError: the source refuses or cannot be reached.
         """
         plan = self._downloads.plan(origin, token)
-        disk_free = self._store.free_bytes()
-        return preview_plan(plan, self.quantizations, disk_free, self._devices(), self._resident.memory_bytes)
+        disk_free, reclaimable = self._store.free_bytes(), self._resident.memory_bytes
+        return preview_plan(plan, self.quantizations, disk_free, self._devices(), reclaimable, context_length)
 
     def system(self) -> SystemState:
         """This process and machine; measured at most once a second."""

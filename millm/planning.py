@@ -21,12 +21,23 @@ WEIGHTS = (".safetensors", ".bin")
 
 
 def preview_plan(
-    plan: Plan, quantizations: tuple[Quantization, ...], disk_free: int, devices: tuple[Device, ...], reclaimable: int
+    plan: Plan,
+    quantizations: tuple[Quantization, ...],
+    disk_free: int,
+    devices: tuple[Device, ...],
+    reclaimable: int,
+    context_length: int | None = None,
 ) -> Preview:
     """Adds to a plan what it would cost here. reclaimable: bytes that unloading the present model would free."""
     memory_free = sum(device.free for device in devices) + reclaimable
     download = 0 if plan.origin.source is Source.LOCAL else plan.total_bytes
-    memory = estimate_memory(plan.config, plan.param_count, weight_bytes(plan), on_gpu=_on_gpu(devices))
+    memory = estimate_memory(
+        plan.config,
+        plan.param_count,
+        weight_bytes(plan),
+        on_gpu=_on_gpu(devices),
+        context_length=context_length,
+    )
     sizes = Sizes(
         download_bytes=download,
         disk_bytes=download,

@@ -74,6 +74,7 @@ class SystemState:
     process_bytes: int
     loaded: ModelRecord | None
     requests_running: int
+    requests_waiting: int
     tokens_per_s: float
     jobs: tuple[JobState, ...]
     disk_free: int

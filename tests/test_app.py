@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, App
+from running import ROOT, App
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., App]

@@ -37,6 +37,15 @@ def test_a_preview_counts_disk_and_memory() -> None:
     assert not preview(disk=1_000_000).sizes[FP16].fits
 
 
+def test_memory_is_worked_out_for_the_context_asked_for() -> None:
+    devices = (Device("cpu", "x", 1 << 40, 1 << 40),)
+    short, whole = (
+        preview_plan(plan(), (FP16,), 1 << 40, devices, 0, tokens).sizes[FP16].memory for tokens in (100, None)
+    )
+    assert (short.context_length, whole.context_length) == (100, 512)
+    assert short.kv_cache * 512 == whole.kv_cache * 100
+
+
 def test_a_local_model_downloads_nothing() -> None:
     sizes = preview(source=Source.LOCAL, disk=0).sizes[FP16]
     assert sizes.download_bytes == sizes.peak_disk_bytes == 0

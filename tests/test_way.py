@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import App
 from hub import GRANTED, Hub
+from running import App
 from tiny_models import build
 
 pytestmark = pytest.mark.slow

@@ -1,28 +1,27 @@
 """The public event stream: what each notice of the manager looks like, and how a late subscriber catches up."""
 
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from millm.api.wire import error_body, frame
 from millm.events import Event, Stage
 from millm.manager import Manager
 from millm.views import Notice
 
-LAST_WORDS = (":complete", ":error", ":deleted")  # how the names end of notices after which no job runs
-
 
 def frames(manager: Manager, model_id: int | None = None) -> Iterator[bytes]:
-    """Yields the present state, then everything that happens, of one model or of all, until miLLM shuts down.
+    """The present state, then everything that happens from this call on, of one model or of all.
 
-    A silent beat, or a notice of another model, yields an empty frame.
+    Ends when miLLM shuts down. A silent beat, or a notice of another model, yields an empty frame.
     """
     number, running = present(manager)
-    for notice in running:
-        if model_id in (None, notice.model_id):
-            yield frame(event_data(notice), notice.kind)
-    for fresh in manager.feed.read(after=number):
-        wanted = fresh is not None and model_id in (None, fresh.model_id)
-        yield frame(event_data(fresh), fresh.kind) if fresh and wanted else b""
+    return _told(running, manager.feed.read(after=number), model_id)
+
+
+def _told(running: Iterable[Notice], feed: Iterable[Notice | None], model_id: int | None) -> Iterator[bytes]:
+    for notice in chain(running, feed):
+        wanted = notice is not None and model_id in (None, notice.model_id)
+        yield frame(event_data(notice), notice.kind) if notice and wanted else b""
 
 
 def present(manager: Manager) -> tuple[int, list[Notice]]:
@@ -31,22 +30,14 @@ def present(manager: Manager) -> tuple[int, list[Notice]]:
     The feed itself is asked, so that nothing is lost or doubled between the two; only a job so quiet that its
     last notice is no longer kept is asked what it said last.
     """
-    number, kept = -1, list[Notice]()
-    while number != manager.feed.number:
-        number = manager.feed.number
-        kept = [notice for notice in takewhile(lambda item: item is not None, manager.feed.read(beat=0)) if notice]
-    newest: dict[int, Notice | None] = {}
-    for notice in kept:
-        if notice.event is not None:
-            newest[notice.model_id] = notice
-        elif notice.kind.endswith(LAST_WORDS):
-            newest[notice.model_id] = None
+    number, kept = manager.feed.kept()
+    newest = {notice.model_id: notice for notice in kept if notice.event is not None}
     for state in manager.system().jobs:
         job = manager.job(state.model_id)
         if job is not None and state.model_id not in newest:
             event = job.latest or Event(Stage.QUEUED)
             newest[state.model_id] = Notice(f"model:{job.kind}:progress", job.subject, event=event)
-    return number, [notice for notice in newest.values() if notice and manager.job(notice.model_id)]
+    return number, [notice for notice in newest.values() if manager.job(notice.model_id)]
 
 
 def event_data(notice: Notice) -> dict[str, object]:

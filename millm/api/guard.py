@@ -9,7 +9,6 @@ import re
 import uuid
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -197,7 +196,7 @@ def _is_address(name: str) -> bool:
 def _is_same_origin(headers: Headers) -> bool:
     """Whether no browser says that another site sent this. Programs that are no browsers say nothing."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+    if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         return False
     return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 

@@ -18,8 +18,8 @@ from millm.api.management_schema import (
     Failed,
     Health,
     LoadBody,
-    OriginBody,
     PatchBody,
+    PreviewBody,
     PreviewInfo,
     RecordFilter,
     TokenBody,
@@ -81,9 +81,9 @@ def download_model(manager: TheManager, body: DownloadBody) -> Response:
 
 
 @models.post("/preview", summary="See what a model would bring and cost", **_says(PreviewInfo, examples.PREVIEW))
-def preview_model(manager: TheManager, body: OriginBody) -> Response:
+def preview_model(manager: TheManager, body: PreviewBody) -> Response:
     """Asks the source what would be downloaded, without moving weights. Takes up to 10 s."""
-    return success(preview_json(manager.plan(body.origin(), body.hf_token)))
+    return success(preview_json(manager.plan(body.origin(), body.hf_token, body.context_length)))
 
 
 @models.get("/storage", summary="See where the disk goes", **_says(StorageState, examples.STORAGE))

@@ -91,6 +91,7 @@ SYSTEM = {
     "process_bytes": 5_600_000_000,
     "loaded": RECORD,
     "requests_running": 1,
+    "requests_waiting": 0,
     "tokens_per_s": 24.5,
     "jobs": [{"id": "8b0c", "kind": "download", "model_id": 2, "stage": "downloading", "progress": 42.0}],
     "disk_free": 812_000_000_000,

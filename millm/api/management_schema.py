@@ -59,6 +59,12 @@ class OriginBody(_Strict):
         return Origin(self.source, self.repo_id, self.revision, self.local_path, self.trust_remote_code)
 
 
+class PreviewBody(OriginBody):
+    """A model to look at before it is downloaded."""
+
+    context_length: int | None = Field(None, ge=1, description="tokens to work the memory out for; else 4096")
+
+
 class DownloadBody(OriginBody):
     """A model to register, and by default to download."""
 

@@ -45,28 +45,32 @@ OPENAI_CODES: dict[type[MiLLMError], str] = {
 }
 
 MAX_BODY_BYTES = 32 * 1024**2
+MAX_DEPTH = 100  # of JSON that had to be mended
 RETRY_AFTER_S = 2  # what a client refused by a full queue is told to wait
 
 
 def status_of(error: MiLLMError, *tables: dict[type[MiLLMError], int]) -> int:
     """The HTTP status of an error; the first table that knows its class, or one it inherits from, decides."""
-    return next(table[kind] for table in (*tables, STATUSES) for kind in type(error).__mro__ if kind in table)
+    known = (table[kind] for table in (*tables, STATUSES) for kind in type(error).__mro__ if kind in table)
+    return next(known, 500)
 
 
 def encode(value: object) -> bytes:
-    """JSON of plain values. Numbers that JSON cannot hold become null, as JavaScript does it."""
+    """JSON of plain values. What JSON cannot hold becomes null, as JavaScript does it with such numbers."""
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
-        # A stranger's config.json: an integer past 64 bits, or half a surrogate pair.
-        return orjson.dumps(_within_json(value), option=orjson.OPT_NON_STR_KEYS)
+        # A stranger's config.json: an integer past 64 bits, half a surrogate pair, or a nest without end.
+        return orjson.dumps(_within_json(value, MAX_DEPTH), option=orjson.OPT_NON_STR_KEYS)
 
 
-def _within_json(value: Any) -> Any:
+def _within_json(value: Any, depth: int) -> Any:
+    if isinstance(value, dict | list | tuple) and depth == 0:
+        return None
     if isinstance(value, dict):
-        return {_within_json(key): _within_json(item) for key, item in value.items()}
+        return {_within_json(key, 1): _within_json(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_within_json(item) for item in value]
+        return [_within_json(item, depth - 1) for item in value]
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, int) and value.bit_length() > 63:
@@ -151,7 +155,7 @@ def under(path: str, root: str) -> bool:
 def in_words(error: BaseException) -> MiLLMError:
     """The error to show: itself, what a cancelled answer means to its client, or a logged bug."""
     if isinstance(error, Cancelled):
-        return errors.ModelNotLoaded("The answer was stopped: the model is being unloaded.")
+        return errors.ModelNotLoaded("The answer was stopped: the model is being unloaded or miLLM is shutting down.")
     return explain(error)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from millm.engines.base import Engine, LoadOptions
 from millm.engines.loop import DecodeEngine, out_of_memory, release_memory
 from millm.errors import LoadFailed, MiLLMError, RemoteCodeRequired, UnsupportedModel
 from millm.events import Event, Report, Stage
+from millm.jobs import forget_frames
 from millm.records import ModelRecord, Quantization
 
 log = logging.getLogger(__name__)
@@ -213,18 +213,11 @@ def _translated(record: ModelRecord) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _forget(error)
+        forget_frames(error)
         release_memory()
         if isinstance(error, MiLLMError) or not isinstance(error, Exception):
             raise
         raise _translation(error, record) from error
-
-
-def _forget(error: BaseException | None) -> None:
-    """Drops the half-loaded weights that the frames of an error hold."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def _translation(error: Exception, record: ModelRecord) -> MiLLMError:

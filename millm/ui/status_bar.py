@@ -39,7 +39,8 @@ def build() -> gr.HTML:
 def draw(system: "SystemState", loaded: "ModelRecord | None", loading: "ModelRecord | None") -> str:
     """The bar as it is now. loading: the model that is on its way into memory."""
     return (
-        f'<div class="mi-status"><div class="mi-status-model" role="status">{_model(loaded, loading)}</div>'
+        f'<div class="mi-status"><div class="mi-status-model" role="status">{_model(loaded, loading)}'
+        f"{_problems(system)}</div>"
         f'<div class="mi-status-requests">{_requests(system)}</div>{_memory(system)}</div>'
     )
 
@@ -56,8 +57,15 @@ def _model(loaded: "ModelRecord | None", loading: "ModelRecord | None") -> str:
     )
 
 
+def _problems(system: "SystemState") -> str:
+    said = escape(" ".join(system.problems))
+    return f'<span class="mi-status-problem" title="{said}">{said}</span>' if said else ""
+
+
 def _requests(system: "SystemState") -> str:
-    count = f'<span id="status-bar-requests">{words.several(system.requests_running, "request")} in flight</span>'
+    waiting = f", {system.requests_waiting} waiting" if system.requests_waiting else ""
+    running = words.several(system.requests_running, "request")
+    count = f'<span id="status-bar-requests">{running} in flight{waiting}</span>'
     return f"{count}<b>{system.tokens_per_s:.1f} tok/s</b>" if system.tokens_per_s else count
 
 

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,27 +29,29 @@ def hub(name: str) -> Origin:
     return Origin(Source.HUGGINGFACE, f"acme/{name}")
 
 
-def read(lines: Iterator[bytes]) -> Seen:
-    """Every event of a stream that ends."""
-    seen: Seen = []
-    for frame in lines:
-        if frame:
-            name, data = frame.decode().strip().split("\n")
-            seen.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return seen
-
-
 class Watching:
     """Reads a manager's stream in the background until the feed is closed."""
 
     def __init__(self, manager: Manager, model_id: int | None = None) -> None:
         self.seen: Seen = []
-        lines = frames(manager, model_id)
-        self._thread = threading.Thread(target=lambda: self.seen.extend(read(lines)))
+        self._lines = frames(manager, model_id)
         self._feed = manager.feed
+        self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
+    def _read(self) -> None:
+        for frame in self._lines:
+            if frame:
+                name, data = frame.decode().strip().split("\n")
+                self.seen.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+
+    def until(self, name: str) -> Seen:
+        """What was told up to and with the first event of this name."""
+        until(lambda: name in [told for told, _ in self.seen])
+        return self.seen[: [told for told, _ in self.seen].index(name) + 1]
+
     def end(self) -> Seen:
+        """All that was told until the feed was closed."""
         self._feed.close()
         self._thread.join(5)
         return self.seen
@@ -57,10 +59,10 @@ class Watching:
 
 def test_the_whole_life_of_a_model_is_told(manager: Manager) -> None:
     watching = Watching(manager)
-    time.sleep(0.05)
     record = load(manager)
+    watching.until("model:load:complete")
     manager.unload(record.id)
-    until(lambda: manager.record(record.id).status is Status.READY)
+    watching.until("model:unload:complete")
     manager.update(record.id, name="other")
     manager.delete(record.id)
     seen = watching.end()
@@ -101,11 +103,8 @@ def test_data_of_each_kind_of_progress() -> None:
 def test_an_error_brings_its_code_and_sentence(make: Make) -> None:
     manager = make(fetcher=FakeFetcher(fail_with=DownloadFailed("Download failed: Network error.", tries=3)))
     watching = Watching(manager)
-    time.sleep(0.05)
-    record = manager.download(hub("x"))
-    until(lambda: manager.record(record.id).status is Status.ERROR)
-    name, data = watching.end()[-1]
-    assert name == "model:download:error"
+    manager.download(hub("x"))
+    _, data = watching.until("model:download:error")[-1]
     assert data["error"] == {
         "code": "MODEL_DOWNLOAD_FAILED",
         "message": "Download failed: Network error.",
@@ -114,10 +113,12 @@ def test_an_error_brings_its_code_and_sentence(make: Make) -> None:
 
 
 def test_one_that_comes_late_sees_the_state_of_every_running_job(make: Make) -> None:
-    manager = make(fetcher=FakeFetcher(chunks=3, pause_s=0.3), opener=FakeOpener(pause_s=0.2))
+    fetcher, opener = FakeFetcher(), FakeOpener()
+    manager = make(fetcher=fetcher, opener=opener)
     finished = load(manager, "zero")
+    fetcher.chunks, fetcher.pause_s = 50, 0.05
     first, second = manager.download(hub("one")), manager.download(hub("two"))
-    until(lambda: manager.record(first.id).status is Status.DOWNLOADING)
+    until(lambda: manager.record(first.id).downloaded_bytes > 0)
     manager.unload(finished.id)
     until(lambda: manager.job(finished.id) is None)
     started = present(manager)[1]
@@ -126,8 +127,11 @@ def test_one_that_comes_late_sees_the_state_of_every_running_job(make: Make) -> 
         ("model:download:progress", second.id),
     ]
     assert [notice.event and notice.event.stage for notice in started] == [Stage.DOWNLOADING, Stage.QUEUED]
-    manager.cancel(second.id)
-    manager.cancel(first.id)
+    opener.pause_s = 0.1
+    manager.load(finished.id)
+    assert {notice.model_id for notice in present(manager)[1]} == {first.id, second.id, finished.id}
+    for record in (second, first, finished):
+        manager.cancel(record.id)
     assert present(manager)[1] == []
 
 
@@ -143,24 +147,25 @@ def test_a_job_so_quiet_that_the_feed_forgot_it_is_still_shown(make: Make) -> No
     manager.cancel(first.id)
 
 
-def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(manager: Manager) -> None:
-    """One thread reports a hundred steps that cannot be merged while others subscribe again and again."""
+def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(make: Make) -> None:
+    """One thread reports 200 steps that cannot be merged while others subscribe again and again."""
 
     class Counting(FakeFetcher):
         def fetch(self, plan: Any, token: Any, folder: Any, report: Any) -> None:
             for step in range(200):
                 report(Event((Stage.DOWNLOADING, Stage.VERIFYING)[step % 2], bytes_done=step))
-                time.sleep(0.001)
+                time.sleep(0.0003)
             super().fetch(plan, token, folder, report)
 
-    manager._downloads._fetchers[Source.HUGGINGFACE] = Counting()
+    manager = make(fetcher=Counting())
     record = manager.download(hub("x"))
     until(lambda: manager.record(record.id).downloaded_bytes > 0)
     watching = []
     while manager.job(record.id) and len(watching) < 30:
         watching.append(Watching(manager))
-        time.sleep(0.004)
     until(lambda: manager.job(record.id) is None)
+    for one in watching:
+        one.until("model:download:complete")
     for seen in [one.end() for one in watching]:
         steps = [data["bytes_downloaded"] for name, data in seen if name == "model:download:progress"]
         steps = steps[: steps.index(199) + 1]
@@ -172,11 +177,9 @@ def test_one_model_can_be_followed_alone(make: Make) -> None:
     manager = make(fetcher=FakeFetcher(chunks=2, pause_s=0.05))
     one, two = manager.download(hub("one")), manager.download(hub("two"))
     watching = Watching(manager, two.id)
-    until(lambda: manager.record(two.id).status is Status.READY)
-    assert manager.record(one.id).status is Status.READY
-    seen = watching.end()
+    seen = watching.until("model:download:complete")
     assert {data["model_id"] for _, data in seen} == {two.id}
-    assert seen[-1][0] == "model:download:complete"
+    assert manager.record(one.id).status is Status.READY
 
 
 def test_following_a_model_that_is_not_there_is_an_error(client: TestClient) -> None:

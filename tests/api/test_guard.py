@@ -94,6 +94,8 @@ def test_the_name_in_a_host_header(header: str, name: str | None) -> None:
         {"origin": "https://evil.example"},
         {"origin": "http://localhost:3000"},
         {"origin": "null"},
+        {"origin": "http://[::1"},
+        {"origin": ""},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"origin": "http://localhost:7860", "sec-fetch-site": "cross-site"},

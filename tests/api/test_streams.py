@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from millm.api.streams import EventStream, JobAnswer, JobStream
 from millm.errors import Cancelled, MiLLMError
 from millm.events import Event, Stage
-from millm.jobs import Job
+from millm.jobs import BEAT, Job
 
 Serve = Callable[[ASGIApp], str]
 AT_ONCE = 0.5
@@ -109,6 +109,16 @@ def test_a_job_that_fails_before_its_first_event_has_a_status_of_its_own() -> No
         job.fail(MiLLMError("too long"))
         answer = TestClient(job_app(job)).get(path)
         assert (answer.status_code, answer.text) == (418, "failed: too long")
+
+
+def test_a_job_may_think_before_it_fails() -> None:
+    """A prompt that is too long is found out only after some silent beats; then there is still a status to give."""
+    job: Job[str] = Job()
+    job.begin()
+    thinking = threading.Timer(1.2 * BEAT, lambda: job.fail(MiLLMError("too long")))
+    thinking.start()
+    assert TestClient(job_app(job)).get("/stream").status_code == 418
+    thinking.join()
 
 
 def test_a_job_that_fails_later_says_so_at_the_end_of_its_stream() -> None:

@@ -73,6 +73,7 @@ def test_an_error_class_without_a_row_takes_the_one_of_its_parent() -> None:
         pass
 
     assert status_of(StillBusier("x")) == 409
+    assert status_of(MiLLMError("x")) == 500
 
 
 def test_the_envelope_of_success_and_of_failure() -> None:
@@ -139,6 +140,14 @@ def test_json_of_whatever_a_strangers_config_holds() -> None:
     strange = {"time_step_limit": [0.0, float("inf")], "huge": 2**70, "half": "\ud83d", 3: True, "absurd": 10**400}
     read = json.loads(encode(strange))
     assert read == {"time_step_limit": [0.0, None], "huge": 2.0**70, "half": "?", "3": True, "absurd": None}
+
+
+def test_json_of_a_config_that_is_nested_without_end() -> None:
+    nest: list[object] = []
+    for _ in range(500):
+        nest = [nest]
+    read = json.loads(encode({"config": nest, "name": "x"}))
+    assert read["name"] == "x"
 
 
 def test_a_frame_is_one_event_whatever_the_text_is() -> None:

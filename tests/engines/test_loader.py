@@ -293,6 +293,8 @@ def test_the_format_of_the_checkpoint_is_read_from_its_files(tiny: Tiny, dtype: 
     headers = read_headers(tiny("gpt2", dtype=dtype))
     config = transformers.GPT2Config(dtype="float64")
     assert stored_dtype(config, headers) == getattr(torch, dtype)
+    many_small = {"a": ("F32", 10), "b": ("BF16", 100), "c": ("F32", 10)}
+    assert stored_dtype(config, many_small) == torch.bfloat16, "bytes count, not tensors"
     assert stored_dtype(config, {}) == torch.float64
     assert stored_dtype(transformers.GPT2Config(), {}) == torch.float32
 

@@ -261,6 +261,14 @@ def test_a_stop_string_ends_the_answer(engine: DecodeEngine) -> None:
     assert (ids(answer), answer.finish_reason, answer.completion_tokens) == (said[:4], "stop", 6)
 
 
+def test_text_that_waited_for_a_stop_string_is_not_lost(engine: DecodeEngine) -> None:
+    said = engine.chat(ask(prompt(6), 10), silent)
+    events: list[Event] = []
+    answer = engine.chat(ask(prompt(6), 10, stop=(f"{ids(said)[-1]} and more",)), events.append)
+    assert (answer.text, answer.finish_reason) == (said.text, "length")
+    assert "".join(event.text for event in events) == said.text
+
+
 def test_prompt_and_answer_must_fit_the_context(engine: DecodeEngine) -> None:
     with pytest.raises(ContextLengthExceeded, match=r"1000 tokens, but the prompt has 1000 tokens\.") as caught:
         engine.chat(ask(prompt(CONTEXT), None), silent)

@@ -68,6 +68,11 @@ def test_candidates_are_exact(spread: float, top_p: float, top_k: int) -> None:
     assert found == pytest.approx(expected(logits, sampling), rel=1e-4)
 
 
+def test_a_nucleus_is_no_larger_than_it_must_be() -> None:
+    tokens, _ = candidates(torch.zeros(4), Sampling(top_k=4, top_p=0.5))
+    assert len(tokens) == 2
+
+
 class Calls(TorchFunctionMode):
     """Notes which torch functions are called."""
 
@@ -81,12 +86,19 @@ class Calls(TorchFunctionMode):
 
 
 @pytest.mark.parametrize(
-    ("spread", "top_k", "sorts"), [(3.0, 0, False), (0.1, 0, True), (0.1, 40, False)], ids=["peaked", "flat", "top_k"]
+    ("spread", "limits", "sorts"),
+    [
+        (3.0, {"top_p": 0.9}, False),
+        (0.1, {"top_p": 0.9}, True),
+        (0.1, {"top_p": 0.9, "top_k": 40}, False),
+        (0.1, {}, False),
+    ],
+    ids=["peaked", "flat", "top_k", "no limits"],
 )
-def test_the_vocabulary_is_sorted_only_where_it_must_be(spread: float, top_k: int, sorts: bool) -> None:
+def test_the_vocabulary_is_sorted_only_where_it_must_be(spread: float, limits: dict[str, Any], sorts: bool) -> None:
     assert len(logits_of(spread)) > CANDIDATES
     with Calls() as calls:
-        candidates(logits_of(spread), Sampling(top_p=0.9, top_k=top_k))
+        candidates(logits_of(spread), Sampling(**limits))
     assert ("sort" in calls.names) is sorts
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import App
 from hub import Hub
+from running import App
 from tiny_models import build
 
 playwright_api = pytest.importorskip("playwright.sync_api")

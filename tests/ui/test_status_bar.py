@@ -12,9 +12,16 @@ from millm.ui.status_bar import draw  # noqa: E402
 GB = 10**9
 
 
-def system(requests: int = 0, speed: float = 0.0, free: int = 10 * GB, kind: str = "cuda") -> SystemState:
+def system(
+    requests: int = 0,
+    speed: float = 0.0,
+    free: int = 10 * GB,
+    kind: str = "cuda",
+    waiting: int = 0,
+    problems: tuple[str, ...] = (),
+) -> SystemState:
     devices = (Device(kind, "A GPU", 16 * GB, free), Device(kind, "A GPU", 8 * GB, 0))
-    return SystemState("0.1.0", devices, GB, None, requests, speed, (), 100 * GB, ())
+    return SystemState("0.1.0", devices, GB, None, requests, waiting, speed, (), 100 * GB, problems)
 
 
 def test_nothing_is_loaded() -> None:
@@ -46,3 +53,9 @@ def test_requests_and_their_speed() -> None:
     assert "1 request in flight" in draw(system(1), None, None)
     assert "tok/s" not in draw(system(1), None, None)
     assert "44.8 tok/s" in draw(system(2, 44.8), None, None)
+    assert "2 requests in flight, 3 waiting" in draw(system(2, waiting=3), None, None)
+
+
+def test_what_went_wrong_at_start_is_said() -> None:
+    assert "mi-status-problem" not in draw(system(), None, None)
+    assert "no model called &#x27;&lt;x&gt;&#x27;" in draw(system(problems=("no model called '<x>'",)), None, None)
