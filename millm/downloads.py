@@ -35,7 +35,13 @@ class Downloads:
         self._fetchers = fetchers
         self._activity = activity
         self._token = token
-        self.lane = Lane("download")
+        self._lane = Lane("download")
+        self._closing = False
+
+    def close(self, timeout: float) -> bool:
+        """Interrupts what runs; its record stays, to be retried. Returns whether it stopped in `timeout` seconds."""
+        self._closing = True
+        return self._lane.close(timeout)
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
         """Asks the source what it would bring. Raises what `Fetcher.plan` raises."""
@@ -82,13 +88,15 @@ class Downloads:
                 return self._registry.get(record.id)
             if isinstance(error, MiLLMError):
                 return self._registry.update(record.id, error_code=error.code, error_message=error.message)
+            if self._closing:
+                return self._registry.get(record.id)
             if keep:
                 return self._registry.update(record.id, status=Status.AVAILABLE, **NO_ERROR)
             self._registry.remove(record.id)
             return None
 
         self._activity.submit(
-            "download", record, self.lane, lambda job: self._bring(job, record, plan, token or self._token), settle
+            "download", record, self._lane, lambda job: self._bring(job, record, plan, token or self._token), settle
         )
 
     def _link(self, record: ModelRecord) -> ModelRecord:

@@ -81,5 +81,5 @@ class Loads:
         return self._registry.update(record.id, measured_memory_mb=measured, error_code=None, error_message=None)
 
     def _close(self, job: Job[ModelRecord], record: ModelRecord) -> ModelRecord:
-        self._resident.close(job)
+        self._resident.empty(job)
         return self._registry.get(record.id)

@@ -268,8 +268,7 @@ class Manager:
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        ended = [lane.close(grace_s) for lane in (self._orders, self._downloads.lane, self._loads.lane)]
-        ended.append(self._resident.shut_down(grace_s))
+        ended = [part.close(grace_s) for part in (self._orders, self._downloads, self._loads.lane, self._resident)]
         self._registry.close()
         self._store.close()
         return all(ended)

@@ -26,7 +26,7 @@ class Loaded:
 
 
 class Resident:
-    """Holds at most one engine. `open` and `close` are called on one lane only; `chat` from anywhere.
+    """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` from anywhere.
 
     drain_s: seconds that running requests get before they are cancelled.
     """
@@ -63,12 +63,12 @@ class Resident:
         Raises:
             MiLLMError: the new model cannot be opened; then none is loaded.
         """
-        self.close(job, Stage.UNLOADING_PREVIOUS)
+        self.empty(job, Stage.UNLOADING_PREVIOUS)
         engine = self._opener(record, options, job.report)
         self.current = Loaded(record.id, record.name, engine, now())
         return self.current
 
-    def close(self, job: Job[ModelRecord], stage: Stage = Stage.DRAINING) -> None:
+    def empty(self, job: Job[ModelRecord], stage: Stage = Stage.DRAINING) -> None:
         """Lets running requests finish, then gives the model's memory back. Without a model it does nothing.
 
         Raises:
@@ -86,7 +86,7 @@ class Resident:
         self.current = None
         loaded.engine.close()
 
-    def shut_down(self, grace_s: float) -> bool:
+    def close(self, grace_s: float) -> bool:
         """Ends everything: no new requests, `grace_s` seconds for the running ones, then the engine.
 
         Returns whether every request obeyed.

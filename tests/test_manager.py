@@ -390,7 +390,7 @@ def test_system_and_storage_tell_what_is_there(make: Make) -> None:
     assert storage.models[record.id] == storage.total_bytes == storage.by_type["llm"] > 4000
 
 
-def test_closing_ends_a_running_download_and_answer(tmp_path: Path) -> None:
+def test_closing_ends_what_runs_and_keeps_the_interrupted_download_for_a_retry(tmp_path: Path) -> None:
     fetcher = FakeFetcher(pause_s=0.01)
     manager = make_manager(tmp_path / "own", fetcher, FakeOpener(engine_pause_s=0.05))
     loaded(manager)
@@ -402,3 +402,11 @@ def test_closing_ends_a_running_download_and_answer(tmp_path: Path) -> None:
     assert time.monotonic() - started < 3
     assert isinstance(answer.error, Cancelled)
     assert list((tmp_path / "own" / ".staging").iterdir()) == []
+    again = make_manager(tmp_path / "own")
+    two, one = again.records()
+    assert (one.status, two.status, two.name) == (Status.READY, Status.ERROR, "two")
+    assert "interrupted" in str(two.error_message)
+    again.retry(two.id)
+    finish(again, two)
+    assert again.record(two.id).status is Status.READY
+    assert again.close()

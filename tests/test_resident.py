@@ -52,7 +52,7 @@ def test_requests_and_unloading_never_cross() -> None:
     for _ in range(20):
         resident.open(RECORD, OPTIONS, Job())
         time.sleep(0.01)
-    resident.close(Job())
+    resident.empty(Job())
     stop.set()
     for thread in threads:
         thread.join(5)
@@ -60,7 +60,7 @@ def test_requests_and_unloading_never_cross() -> None:
     assert len(answered) > 20
     assert refused
     assert [engine.closed for engine in engines] == [True] * 20
-    assert resident.shut_down(1)
+    assert resident.close(1)
 
 
 def test_a_failed_open_leaves_no_model_and_the_old_one_closed() -> None:
@@ -75,7 +75,7 @@ def test_a_failed_open_leaves_no_model_and_the_old_one_closed() -> None:
         raise AssertionError("a broken model was opened")
     assert opener.opened[0].closed
     assert resident.memory_bytes == 0
-    resident.shut_down(1)
+    resident.close(1)
 
 
 def test_too_many_requests_are_refused_and_the_others_answered() -> None:
@@ -90,4 +90,4 @@ def test_too_many_requests_are_refused_and_the_others_answered() -> None:
     else:
         raise AssertionError("the queue has no end")
     assert {job.result(10).text for job in jobs} == {"a b"}
-    resident.shut_down(1)
+    resident.close(1)
