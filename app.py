@@ -1,5 +1,6 @@
 """The composition root: settings, then the manager, then the two doors, then the server. Nothing else."""
 
+import ctypes
 import importlib
 import logging
 import os
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("millm")
 
 GRACE_S = 3  # seconds that open connections, and then running work, get at the end
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
 
 # Libraries read these once, while they are imported. What the person set stays.
 LIBRARY_ENVIRONMENT = {
@@ -60,6 +63,7 @@ def run(settings: Settings) -> NoReturn:
     from millm.logs import set_up_logging
 
     set_up_logging(settings.log_level, settings.log_format)
+    use_one_arena()
     for name, value in LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     listener = listen(settings.host, settings.port)
@@ -75,6 +79,16 @@ def run(settings: Settings) -> NoReturn:
     log.info("stopped")
     logging.shutdown()
     os._exit(0)  # a thread that still waits for an answer of the hub would hold up the end by seconds
+
+
+def use_one_arena() -> None:
+    """Keeps glibc from giving each thread a heap of its own: what a load frees there could never be given back.
+
+    Works only before the first thread; measured at 10 to 45 MB for each load that converts weights.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def listen(host: str, port: int) -> socket.socket:

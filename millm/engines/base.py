@@ -71,6 +71,8 @@ class Engine(Protocol):
         Raises:
             ContextLengthExceeded: prompt and answer do not fit.
             InvalidRequest: the model has no chat template, or a value is out of range.
+            InsufficientMemory: the answer's cache does not fit.
+            UnsupportedModel: the model computes no valid probabilities.
             Cancelled: `report` raised it; the answer stops within one step.
         """
         ...
