@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from millm.events import Report
 from millm.records import Source
@@ -12,7 +12,8 @@ from millm.records import Source
 class Origin:
     """Where a model is asked to come from.
 
-    revision: a branch, tag or commit; None means the default branch. path: for source `local`.
+    repo_id: "owner/name" on the hub, or "name:tag" in Ollama. revision: a branch, tag or commit; None means the
+    default branch. path: for source `local`. url, checksum ("sha256:<hex>" or "md5:<hex>"): for source `url`.
     """
 
     source: Source
@@ -20,6 +21,8 @@ class Origin:
     revision: str | None = None
     path: str | None = None
     trust_remote_code: bool = False
+    url: str | None = None
+    checksum: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,10 @@ class Plan:
 
     title: how people name it ("owner/name"). suggested_name: a name for the record. files: what would be
     brought. commit: the pinned commit. param_count: None where unknown. config: config.json.
-    requires_remote_code: loading would run Python code of the repository. link: the model's page.
-    path: the directory, for `local`. warnings: sentences for the person.
+    requires_remote_code: loading would run Python code of the repository, namely `code_files`. link: the model's
+    page. path: the directory, for `local`. warnings: sentences for the person. chat_template: whether there is one,
+    None where unknown. cached_bytes: of the files, on this machine already. unpacked_bytes: what an archive takes
+    besides, once it is unpacked.
     """
 
     origin: Origin
@@ -58,6 +63,23 @@ class Plan:
     link: str | None = None
     path: Path | None = None
     warnings: tuple[str, ...] = ()
+    code_files: tuple[str, ...] = ()
+    chat_template: bool | None = None
+    cached_bytes: int = 0
+    unpacked_bytes: int = 0
+
+    @property
+    def format(self) -> str:
+        """What the weights are stored as: "safetensors", "pickle" (which can hold code) or "other"."""
+        names = [file.path for file in self.files]
+        if any(name.endswith(".safetensors") for name in names):
+            return "safetensors"
+        return "pickle" if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names) else "other"
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes on disk at the moment when most is there."""
+        return self.total_bytes + self.unpacked_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -77,11 +99,21 @@ class Fetcher(Protocol):
         ...
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
-        """Brings every file of `plan` into `folder`, checked against its digest.
+        """Brings what `plan` says into `folder`, checked against its digests; nothing where the files stay elsewhere.
 
-        Reports at least twice a second; ends within a second of `report` raising `Cancelled`.
+        What an earlier try left in `folder` is used. Reports at least twice a second; ends within a second of
+        `report` raising `Cancelled`.
 
         Raises:
             MiLLMError: the source failed, or a file arrived damaged.
         """
+        ...
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A source that keeps the files itself."""
+
+    def delete(self, name: str) -> None:
+        """Removes the files there. Raises `MiLLMError` if the source refuses or cannot be reached."""
         ...

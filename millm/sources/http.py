@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,17 +11,17 @@ from pathlib import Path
 import aiohttp
 
 from millm.errors import ChecksumMismatch, DownloadFailed, MiLLMError
-from millm.events import Event, Report, Stage
+from millm.events import Report
 from millm.sources.base import PlannedFile
 from millm.sources.client import BadRedirect, Client, in_own_loop
-from millm.sources.partfile import PartFile
+from millm.sources.journal import Journal
+from millm.sources.meter import Meter
+from millm.sources.partfile import PartFile, disk_errors
 
 log = logging.getLogger(__name__)
 
 Refuse = Callable[[int, Mapping[str, str]], MiLLMError | None]
 """Says of an error answer (status, headers) which final error it is; None means that another try may succeed."""
-
-SPEED_WINDOW_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +53,24 @@ def download(
     headers: Mapping[str, str],
     refuse: Refuse,
     limits: Limits = DEFAULT_LIMITS,
+    already: int = 0,
+    public_only: bool = False,
 ) -> None:
     """Brings the files of these URLs into `folder`, flushed to the disk and checked against their digests.
 
-    `headers` go with every request; Authorization among them only to the hosts of `files`, never after a redirect to
-    another one. Reports every `limits.tick` seconds; ends at once when `report` raises.
+    What an earlier try for the same files left in `folder` is not fetched again. `headers` go with every request;
+    Authorization among them only to the hosts of `files`, never after a redirect to another one. Reports every
+    `limits.tick` seconds; ends at once when `report` raises. already: bytes to count that came in other ways.
+    public_only: hosts that are not on the public internet are refused, also after a redirect.
 
     Raises:
         DownloadFailed: the network failed after every try, or the disk does not take the bytes.
         ChecksumMismatch: a file arrived damaged twice.
         InsufficientDisk: the disk is full.
+        InvalidUrl: a host is not public, and only such are allowed.
         MiLLMError: what `refuse` returned.
     """
-    in_own_loop(_download(files, folder, report, headers, refuse, limits))
+    in_own_loop(_download(files, folder, report, headers, refuse, limits, already, public_only))
 
 
 async def _download(
@@ -77,20 +80,25 @@ async def _download(
     headers: Mapping[str, str],
     refuse: Refuse,
     limits: Limits,
+    already: int,
+    public_only: bool,
 ) -> None:
-    meter = _Meter(sum(file.size for file in files.values()))
-    report(meter.event(0))
-    async with Client(headers, limits.connect, limits.stall) as client:
-        transfer = _Transfer(client, refuse, limits)
+    meter = Meter(sum(file.size for file in files.values()), already)
+    with disk_errors(folder, meter.total - already):
+        journal = Journal(folder)
+    async with Client(headers, limits.connect, limits.stall, public_only) as client:
+        transfer = _Transfer(client, refuse, limits, journal, files.values())
         work = asyncio.create_task(_all(transfer.bring(url, file, folder) for url, file in files.items()))
         try:
+            report(meter.event(transfer.received, transfer.kept))
             while not (await asyncio.wait([work], timeout=limits.tick))[0]:
-                report(meter.event(transfer.received))
+                report(meter.event(transfer.received, transfer.kept))
             work.result()
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-    report(meter.event(meter.total))
+            journal.close(finished=work.done() and not work.cancelled() and work.exception() is None)
+    report(meter.event(meter.total - already, transfer.kept))
 
 
 class _Trouble(Exception):
@@ -126,8 +134,12 @@ class _Segment:
 class _Transfer:
     """The files of one download on their way."""
 
-    def __init__(self, client: Client, refuse: Refuse, limits: Limits) -> None:
+    def __init__(
+        self, client: Client, refuse: Refuse, limits: Limits, journal: Journal, files: Iterable[PlannedFile]
+    ) -> None:
         self._client = client
+        self._journal = journal
+        self._left = {file.path: journal.count(file.path, file.digest) for file in files}  # by earlier tries, unread
         self._refuse = refuse
         self._limits = limits
         self._files = asyncio.Semaphore(limits.connections)
@@ -137,14 +149,21 @@ class _Transfer:
     @property
     def received(self) -> int:
         """Bytes written so far; fewer than before once a file had to start over."""
-        return sum(part.written for part in self._parts)
+        return sum(part.written for part in self._parts) + sum(self._left.values())
+
+    @property
+    def kept(self) -> int:
+        """How many of them an earlier try had left."""
+        return sum(part.kept for part in self._parts) + sum(self._left.values())
 
     async def bring(self, url: str, file: PlannedFile, folder: Path) -> None:
         """Brings one file; a damaged one is fetched once more."""
         async with self._files:
-            part = PartFile(folder / file.path, file.size, file.digest)
+            part = PartFile(folder / file.path, file.size, file.digest, self._journal)
             self._parts.append(part)
             try:
+                await part.recover()
+                del self._left[file.path]
                 await self._fill(url, part)
                 if await part.digest() != file.digest:
                     log.warning("%s arrived damaged and is fetched again", file.path)
@@ -162,8 +181,12 @@ class _Transfer:
                 part.close()
 
     async def _fill(self, url: str, part: PartFile) -> None:
-        starts = range(0, part.size, self._limits.segment)
-        segments = (_Segment(url, part, at, min(at + self._limits.segment, part.size), at) for at in starts)
+        step = self._limits.segment
+        segments = (
+            _Segment(url, part, at, min(at + step, end), at)
+            for start, end in part.missing()
+            for at in range(start, end, step)
+        )
         try:
             await _all(self._bring_segment(segment) for segment in segments)
         except _RangeIgnored:
@@ -215,32 +238,6 @@ class _Transfer:
         elif segment.at:
             segment.part.restart()
             segment.at = 0
-
-
-class _Meter:
-    """Turns bytes received into events: never backwards, speed over the last seconds."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._past: deque[tuple[float, int]] = deque()
-
-    def event(self, received: int) -> Event:
-        """The event for `received` bytes now."""
-        now = time.monotonic()
-        done = max(received, self._past[-1][1]) if self._past else received
-        self._past.append((now, done))
-        while self._past[0][0] < now - SPEED_WINDOW_S:
-            self._past.popleft()
-        since, before = self._past[0]
-        speed = (done - before) / (now - since) if now > since else 0.0
-        return Event(
-            Stage.DOWNLOADING,
-            progress=100 * done / self.total if self.total else 100.0,
-            bytes_done=done,
-            bytes_total=self.total,
-            speed=speed,
-            eta=(self.total - done) / speed if speed else None,
-        )
 
 
 async def _all(works: Iterable[Coroutine[object, object, None]]) -> None:

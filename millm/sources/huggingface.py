@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx2
 from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -33,13 +34,17 @@ from millm.errors import (
     RevisionNotFound,
     UnsupportedModel,
 )
-from millm.events import Report
+from millm.events import Event, Report, Stage
 from millm.sources.base import Origin, Plan, PlannedFile
+from millm.sources.breaker import Breaker
 from millm.sources.client import within
 from millm.sources.http import DEFAULT_LIMITS, Limits, download
+from millm.sources.hubcache import find_blob, reuse
 from millm.sources.selection import select_files, select_weights
 
 PLAN_S = 10.0
+MOST_FAILURES = 5  # in a row, after which the hub is left in peace for a while
+REST_S = 30.0
 MOST_CONFIG_BYTES = 10_000_000
 REPO_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+")
 TOKEN = re.compile(r"[!-~]+")
@@ -58,13 +63,28 @@ FOREIGN = (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueEr
 class HuggingFace:
     """The hub at `endpoint`; None means the one that huggingface_hub is set to.
 
-    limits: of downloads. plan_s: seconds that a plan may take.
+    limits: of downloads. plan_s: seconds that a plan may take. cache: the Hugging Face cache, None for the usual one.
+    rest_s: seconds without a question to the hub after it failed to answer five times in a row.
     """
 
-    def __init__(self, endpoint: str | None = None, limits: Limits = DEFAULT_LIMITS, plan_s: float = PLAN_S) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        plan_s: float = PLAN_S,
+        cache: Path | None = None,
+        rest_s: float = REST_S,
+    ) -> None:
         self._api = HfApi(endpoint=endpoint and endpoint.rstrip("/"), token=False, library_name=LIBRARY)
         self._limits = limits
         self._plan_s = plan_s
+        self._cache = cache or Path(HF_HUB_CACHE)
+        self._breaker = Breaker(MOST_FAILURES, rest_s)
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the hub."""
+        return self._api.endpoint
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
         """Asks for the commit, the files with sizes and digests, and config.json.
@@ -78,21 +98,35 @@ class HuggingFace:
         repo_id, pasted = parse_repo(origin.repo_id or "", self._api.endpoint)
         origin = replace(origin, repo_id=repo_id, revision=origin.revision or pasted)
         token = _checked(token)
-        try:
-            return within(self._plan_s, lambda: self._plan(origin, repo_id, token))
-        except TimeoutError as error:
-            raise _unavailable(error) from error
+        return self._breaker.call(lambda: self._plan_in_time(origin, repo_id, token))
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
-        """Downloads the files at the pinned commit. The token goes to the hub, never to another host.
+        """Downloads the files at the pinned commit, but for those that the Hugging Face cache holds.
+
+        The token goes to the hub, never to another host.
 
         Raises:
             DownloadFailed, ChecksumMismatch, InsufficientDisk, GatedModel, RepoNotFound, InvalidToken
         """
-        repo_id = plan.origin.repo_id or ""
-        urls = {self._url(repo_id, file.path, plan.commit): file for file in plan.files}
+        repo_id, total = plan.origin.repo_id or "", plan.total_bytes
+
+        def beat(kept: int) -> None:
+            report(Event(Stage.VERIFYING, 100 * kept / total if total else 0.0, kept, total))
+
+        missing = reuse(plan, self._cache, folder, beat)
+        urls = {self._url(repo_id, file.path, plan.commit): file for file in missing}
         headers = self._headers(_checked(token))
-        download(urls, folder, report, headers, partial(_refused, repo_id), self._limits)
+        already = total - sum(file.size for file in missing)
+        download(urls, folder, report, headers, partial(_refused, repo_id), self._limits, already)
+
+    def _plan_in_time(self, origin: Origin, repo_id: str, token: str | None) -> Plan:
+        try:
+            return within(self._plan_s, lambda: self._plan(origin, repo_id, token))
+        except TimeoutError as error:
+            raise _unavailable(error) from error
+        except GatedModel as error:
+            error.details["link"] = f"{self.endpoint}/{repo_id}"  # where the licence is accepted
+            raise
 
     def _plan(self, origin: Origin, repo_id: str, token: str | None) -> Plan:
         with translated(repo_id, origin.revision):
@@ -102,8 +136,12 @@ class HuggingFace:
             listed = tuple(_listed(info))
         files = select_files(listed, origin.trust_remote_code)
         _check_usable(repo_id, files)
-        config = self._config(repo_id, info.sha, token)
+        config = self._json(repo_id, "config.json", info.sha, token)
         remote_code = "auto_map" in config
+        names = {file.path for file in files}
+        template = any(name.startswith("chat_template") for name in names)
+        if not template and "tokenizer_config.json" in names:
+            template = "chat_template" in self._json(repo_id, "tokenizer_config.json", info.sha, token)
         return Plan(
             origin=origin,
             title=repo_id,
@@ -116,17 +154,20 @@ class HuggingFace:
             license=next((tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")), None),
             requires_remote_code=remote_code,
             link=f"{self._api.endpoint}/{repo_id}",
-            warnings=tuple(_warnings(files, remote_code and not origin.trust_remote_code)),
+            warnings=tuple(_warnings(files)),
+            code_files=tuple(file.path for file in listed if file.path.endswith(".py")) if remote_code else (),
+            chat_template=template,
+            cached_bytes=sum(file.size for file in files if find_blob(repo_id, file, self._cache)),
         )
 
-    def _config(self, repo_id: str, commit: str | None, token: str | None) -> dict[str, Any]:
+    def _json(self, repo_id: str, name: str, commit: str | None, token: str | None) -> dict[str, Any]:
         with translated(repo_id, commit):
-            url = self._url(repo_id, "config.json", commit)
+            url = self._url(repo_id, name, commit)
             answer = get_session().get(url, headers=self._headers(token), timeout=self._plan_s)
             hf_raise_for_status(answer)
             config = answer.json()
         if not isinstance(config, dict):
-            raise UnsupportedModel(f"'{repo_id}' cannot be used: its config.json is not a JSON object.")
+            raise UnsupportedModel(f"'{repo_id}' cannot be used: its {name} is not a JSON object.")
         return config
 
     def _url(self, repo_id: str, path: str, commit: str | None) -> str:
@@ -164,7 +205,7 @@ def translated(repo_id: str, revision: str | None) -> Iterator[None]:
 def _translation(error: Exception, repo_id: str, revision: str | None) -> MiLLMError:
     match error:
         case GatedRepoError():  # before RepositoryNotFoundError, whose subclass it is
-            return _gated(repo_id)
+            return _gated(repo_id, error.response.status_code)
         case RepositoryNotFoundError() | DisabledRepoError():
             return _not_found(repo_id)
         case RevisionNotFoundError():
@@ -186,7 +227,7 @@ def _refused(repo_id: str, status: int, headers: Mapping[str, str]) -> MiLLMErro
     """What an error answer to a download means. None: try again; a 403 of the CDN is only a link that expired."""
     code = headers.get("X-Error-Code")
     if code == "GatedRepo":
-        return _gated(repo_id)
+        return _gated(repo_id, status)
     if code == "RepoNotFound":
         return _not_found(repo_id)
     if code in ("RevisionNotFound", "EntryNotFound"):
@@ -216,11 +257,9 @@ def _check_usable(repo_id: str, files: tuple[PlannedFile, ...]) -> None:
         raise UnsupportedModel(f"'{repo_id}' cannot be used: its config.json is too large.")
 
 
-def _warnings(files: tuple[PlannedFile, ...], code_missing: bool) -> Iterator[str]:
+def _warnings(files: tuple[PlannedFile, ...]) -> Iterator[str]:
     if any(file.path.endswith(".bin") for file in files):
         yield "The weights are in PyTorch's older .bin format: the repository has no safetensors."
-    if code_missing:
-        yield "This model runs Python code from its repository. Allow that only if you trust its author."
 
 
 def _checked(token: str | None) -> str | None:
@@ -230,7 +269,10 @@ def _checked(token: str | None) -> str | None:
     return token or None
 
 
-def _gated(repo_id: str) -> GatedModel:
+def _gated(repo_id: str, status: int) -> GatedModel:
+    if status == 403:
+        sentence = "The licence was not accepted with this access token: accept it on HuggingFace, then try again."
+        return GatedModel(f"Model '{repo_id}' is gated. {sentence}", repo_id=repo_id, token_is_valid=True)
     return GatedModel(
         f"Model '{repo_id}' is gated. Accept its licence on HuggingFace and enter an access token.", repo_id=repo_id
     )
@@ -241,6 +283,7 @@ def _not_found(repo_id: str) -> RepoNotFound:
 
 
 def _invalid_id(text: str) -> InvalidRepoId:
+    text = re.sub(r"//[^/@]*@", "//", text)  # a pasted address may carry a token
     return InvalidRepoId(f"Invalid repository id: '{text[:200]}'. Enter it as owner/name, like google/gemma-2-2b.")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from millm.errors import DownloadFailed, InsufficientDisk
+from millm.sources.journal import Extent, Journal, checksum
 
 T = TypeVar("T")
 SYNC_BYTES = 16 * 2**20
@@ -21,60 +22,103 @@ CATCH_UP_BYTES = 8 * 2**20
 
 
 class PartFile:
-    """An open file of `size` bytes, empty at first.
+    """An open file of `size` bytes, empty at first but for what an earlier try left and `recover` finds intact.
 
     The disk works in the event loop's executor, so that the loop goes on receiving. Every method that writes raises
     InsufficientDisk or DownloadFailed when the disk does not take the bytes.
     """
 
-    def __init__(self, path: Path, size: int, digest: str | None) -> None:
+    def __init__(self, path: Path, size: int, digest: str | None, journal: Journal) -> None:
         self.path = path
         self.size = size
         self.written = 0
+        self.kept = 0
         self._expected = digest
+        self._journal = journal
+        self._ahead: dict[int, int] = {}  # start -> length of what is written but not digested yet
+        self._fresh: dict[int, Extent] = {}  # end -> what is written but not noted yet
         self._busy = asyncio.Lock()
-        with _disk_errors(path, size):
+        with disk_errors(path, size):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        self.restart()
+            if path.exists() and path.stat().st_nlink > 1:
+                path.unlink()  # a file that others share must not be written to
+            fresh = 0 if journal.extents(path.name, digest) else os.O_TRUNC
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | fresh, 0o644)
+        self._begin()
+
+    async def recover(self) -> None:
+        """Takes over what the journal knows of an earlier try and the disk still holds unchanged."""
+        if os.fstat(self._fd).st_size > self.size:
+            os.truncate(self._fd, self.size)
+        for extent in self._journal.extents(self.path.name, self._expected):
+            async with self._busy:
+                await self._on_disk(self._take_over, extent)
+        self.written = self.kept = sum(self._ahead.values())
+
+    def missing(self) -> list[tuple[int, int]]:
+        """The ranges [start, end) that are still to be fetched, after `recover` and before the first write."""
+        gaps, at = [], 0
+        for start in sorted(self._ahead):
+            if start > at:
+                gaps.append((at, start))
+            at = max(at, start + self._ahead[start])
+        return [*gaps, (at, self.size)] if at < self.size else gaps
 
     def restart(self) -> None:
         """Forgets what was written. No write may be under way."""
-        self.written = 0
-        self._unsynced = 0
-        self._hash = _new_hash(self._expected, self.size)
-        self._hashed = 0
-        self._ahead: dict[int, int] = {}
+        self._journal.forget(self.path.name)
+        self._begin()
 
     async def write(self, offset: int, data: bytes) -> None:
         """Writes a piece at its place. Each byte of the file is written once."""
         async with self._busy:
             await self._on_disk(self._write, offset, data)
+        self._note(offset, data)
         self.written += len(data)
         self._unsynced += len(data)
         if self._unsynced >= SYNC_BYTES:
             await self.sync()
 
     async def sync(self) -> None:
-        """Waits until the disk holds what was written."""
+        """Waits until the disk holds what was written, and notes it in the journal."""
         self._unsynced = 0
+        noted, self._fresh = self._fresh, {}
         await self._on_disk(os.fsync, self._fd)
+        with disk_errors(self.path, self.size - self.written):
+            self._journal.add(self.path.name, self._expected, noted.values())
 
     async def digest(self) -> str | None:
         """The digest of the whole file, in the form of the announced one; None if none was announced."""
+        if self._hash is None or self._expected is None:
+            return None
         while self._ahead:
             async with self._busy:
                 await self._on_disk(self._catch_up)
-        if self._hash is None or self._expected is None:
-            return None
         return f"{self._expected.partition(':')[0]}:{self._hash.hexdigest()}"
 
     def close(self) -> None:
         """Closes the file. No write may be under way."""
         os.close(self._fd)
 
+    def _begin(self) -> None:
+        self.written = self.kept = 0
+        self._unsynced = 0
+        self._hash = new_hash(self._expected, self.size)
+        self._hashed = 0
+        self._ahead, self._fresh = {}, {}
+
+    def _take_over(self, extent: Extent) -> None:
+        data = os.pread(self._fd, extent.length, extent.start)
+        if len(data) == extent.length and checksum(data) == extent.crc:
+            self._ahead[extent.start] = extent.length
+
+    def _note(self, offset: int, data: bytes) -> None:
+        before = self._fresh.pop(offset, Extent(offset, 0, 0))
+        extent = Extent(before.start, before.length + len(data), checksum(data, before.crc))
+        self._fresh[offset + len(data)] = extent
+
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:
-        with _disk_errors(self.path, self.size - self.written):
+        with disk_errors(self.path, self.size - self.written):
             await to_the_end(partial(work, *args))
 
     def _write(self, offset: int, data: bytes) -> None:
@@ -117,7 +161,8 @@ async def to_the_end(work: Callable[[], T]) -> T:
     return future.result()
 
 
-def _new_hash(digest: str | None, size: int) -> "hashlib._Hash | None":
+def new_hash(digest: str | None, size: int) -> "hashlib._Hash | None":
+    """A running hash of the kind of an announced digest, for a file of `size` bytes; None where none is announced."""
     if digest is None:
         return None
     kind = digest.partition(":")[0]
@@ -127,7 +172,8 @@ def _new_hash(digest: str | None, size: int) -> "hashlib._Hash | None":
 
 
 @contextmanager
-def _disk_errors(path: Path, missing: int) -> Iterator[None]:
+def disk_errors(path: Path, missing: int) -> Iterator[None]:
+    """Says in our words that the disk does not take a file. missing: bytes that are still to be written to it."""
     try:
         yield
     except OSError as error:

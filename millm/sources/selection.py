@@ -58,7 +58,7 @@ def select_files(files: Iterable[PlannedFile], code: bool) -> tuple[PlannedFile,
     files = tuple(file for file in files if SAFE_NAME.fullmatch(file.path))
     weights = select_weights(files)
     companions = COMPANIONS + (("*.py",) if code else ())
-    if len(weights) > 1:
+    if weights and weights[0].path not in ("model.safetensors", "pytorch_model.bin"):
         companions += (INDEX["." + weights[0].path.rpartition(".")[2]],)
 
     def wanted(name: str) -> bool:

@@ -9,6 +9,7 @@ from hub import GRANTED, PLAIN, Hub
 from making import CONFIG, FAST, Watcher, content, make_repo, safetensors
 
 from millm.errors import (
+    Cancelled,
     DownloadFailed,
     GatedModel,
     HubUnavailable,
@@ -31,8 +32,13 @@ def origin(repo_id: str = "acme/tiny", revision: str | None = None, code: bool =
 
 
 @pytest.fixture
-def source(hub: Hub) -> HuggingFace:
-    return HuggingFace(hub.url, FAST, plan_s=2)
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def source(hub: Hub, cache: Path) -> HuggingFace:
+    return HuggingFace(hub.url, FAST, plan_s=2, cache=cache, rest_s=0.5)
 
 
 def plan(source: HuggingFace, repo_id: str = "acme/tiny", token: str | None = None, **more: object) -> Plan:
@@ -135,11 +141,10 @@ def test_what_the_hub_does_not_have(source: HuggingFace, hub: Hub) -> None:
     assert plan(source, token=GRANTED).title == "acme/tiny"
 
 
-@pytest.mark.parametrize("token", [None, PLAIN])
-def test_a_gated_model_asks_for_a_token(source: HuggingFace, hub: Hub, token: str | None) -> None:
+def test_a_gated_model_asks_for_a_token(source: HuggingFace, hub: Hub) -> None:
     hub.gated.add("acme/tiny")
     with pytest.raises(GatedModel) as caught:
-        plan(source, token=token)
+        plan(source)
     assert caught.value.message == (
         "Model 'acme/tiny' is gated. Accept its licence on HuggingFace and enter an access token."
     )
@@ -227,13 +232,10 @@ def test_warnings(source: HuggingFace, repo: Path) -> None:
     make_repo(repo.parent / "own", config__json=config, modeling_mine__py="", pytorch_model__bin=b"pickle")
     found = plan(source, "acme/own")
     assert found.requires_remote_code
-    assert [warning.split()[0:3] for warning in found.warnings] == [
-        ["The", "weights", "are"],
-        ["This", "model", "runs"],
-    ]
+    assert found.code_files == ("modeling_mine.py",)
+    assert [warning.split()[0:3] for warning in found.warnings] == [["The", "weights", "are"]]
     assert "modeling_mine.py" not in [file.path for file in found.files]
     trusted = plan(source, "acme/own", code=True)
-    assert len(trusted.warnings) == 1
     assert "modeling_mine.py" in [file.path for file in trusted.files]
 
 
@@ -316,3 +318,99 @@ def test_our_own_errors_and_bugs_pass() -> None:
     for error in (UnsupportedModel("x"), AttributeError("x")):
         with pytest.raises(type(error)), translated("acme/tiny", None):
             raise error
+
+
+def fill_cache(hub: Hub, cache: Path) -> Path:
+    """Downloads acme/tiny with huggingface_hub itself; returns the folder of its blobs."""
+    huggingface_hub.snapshot_download("acme/tiny", endpoint=hub.url, cache_dir=cache, token=False)
+    return cache / "models--acme--tiny" / "blobs"
+
+
+def test_files_of_the_hugging_face_cache_are_not_downloaded_again(
+    source: HuggingFace, hub: Hub, cache: Path, repo: Path, tmp_path: Path
+) -> None:
+    blobs = fill_cache(hub, cache)
+    found, out, watcher = plan(source), tmp_path / "out", Watcher()
+    before = len(hub.requests)
+    source.fetch(found, None, out, watcher)
+    assert len(hub.requests) == before
+    assert watcher.events[-1].bytes_done == found.total_bytes
+    for file in found.files:
+        assert (out / file.path).read_bytes() == (repo / file.path).read_bytes()
+    assert any((out / "model.safetensors").samefile(blob) for blob in blobs.iterdir())
+    for file in found.files:
+        (out / file.path).unlink()
+    source.fetch(found, None, out, Watcher())
+    assert len(hub.requests) == before
+
+
+def test_a_damaged_cache_does_not_spread_and_is_not_written_to(
+    source: HuggingFace, hub: Hub, cache: Path, repo: Path, tmp_path: Path
+) -> None:
+    blobs = fill_cache(hub, cache)
+    weights = max(blobs.iterdir(), key=lambda blob: blob.stat().st_size).resolve()
+    weights.chmod(0o644)
+    damaged = b"?" + weights.read_bytes()[1:]
+    weights.write_bytes(damaged)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").hardlink_to(weights)  # as an earlier try, before the damage, would have left it
+    source.fetch(plan(source), None, out, Watcher())
+    assert (out / "model.safetensors").read_bytes() == (repo / "model.safetensors").read_bytes()
+    assert weights.read_bytes() == damaged
+
+
+def test_reading_a_large_cache_can_be_cancelled(source: HuggingFace, hub: Hub, cache: Path, tmp_path: Path) -> None:
+    fill_cache(hub, cache)
+    with pytest.raises(Cancelled):
+        source.fetch(plan(source), None, tmp_path / "out", Watcher(lambda: True))
+
+
+def test_a_hub_that_does_not_answer_is_left_in_peace_for_a_while(source: HuggingFace, hub: Hub) -> None:
+    hub.fault("api", status=503, times=5)
+    for _ in range(5):
+        with pytest.raises(HubUnavailable):
+            plan(source)
+    asked = len(hub.requests)
+    with pytest.raises(HubUnavailable, match="asked again in 1 second") as refused:
+        plan(source)
+    assert refused.value.details["seconds"] == 1
+    assert len(hub.requests) == asked
+    time.sleep(0.5)
+    assert plan(source).title == "acme/tiny"
+
+
+def test_answers_that_say_no_never_close_the_way_to_the_hub(source: HuggingFace, hub: Hub) -> None:
+    hub.gated.add("acme/tiny")
+    for _ in range(4):
+        with pytest.raises(RepoNotFound):
+            plan(source, "acme/nothing")
+        with pytest.raises(GatedModel):
+            plan(source)
+        with pytest.raises(InvalidToken):
+            plan(source, token=SECRET)
+    assert plan(source, token=GRANTED).gated
+
+
+def test_no_token_and_no_licence_are_told_apart(source: HuggingFace, hub: Hub) -> None:
+    hub.gated.add("acme/tiny")
+    with pytest.raises(GatedModel, match="enter an access token"):
+        plan(source)
+    with pytest.raises(GatedModel, match="not accepted with this access token"):
+        plan(source, token=PLAIN)
+
+
+def test_a_plan_tells_what_a_person_decides_on(source: HuggingFace, hub: Hub, cache: Path, repo: Path) -> None:
+    bare = plan(source)
+    assert (bare.format, bare.chat_template, bare.code_files, bare.cached_bytes) == ("safetensors", False, (), 0)
+    fill_cache(hub, cache)
+    (repo / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (repo / "config.json").write_text('{"model_type": "x", "auto_map": {"AutoModelForCausalLM": "modeling.X"}}')
+    (repo / "modeling.py").write_text("class X: ...")
+    full = plan(source)
+    assert (full.chat_template, full.code_files) == (True, ("modeling.py",))
+    assert full.cached_bytes == sum(
+        (repo / name).stat().st_size for name in ("model.safetensors", "tokenizer.json", "README.md")
+    )
+    (repo / "model.safetensors").rename(repo / "pytorch_model.bin")
+    assert plan(source).format == "pickle"

@@ -1,0 +1,300 @@
+"""A small Ollama server for tests: the routes miLLM uses, over real HTTP, on a free port.
+
+Written from Ollama's public API documentation (docs/api.md of its repository), because neither the program nor its
+models can be had where the tests run: route by route the fields, the order of a pull's messages, the statuses and the
+sentences of errors that people meet. Not a copy of its code; what the documentation does not say is not imitated.
+"""
+
+import json
+import re
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Model:
+    """A model in the server or in its library. layers: bytes of each; the first is the weights."""
+
+    layers: tuple[int, ...] = (4_000_000, 20_000, 500)
+    family: str = "llama"
+    parameter_size: str = "8.0B"
+    count: int | None = 8_030_261_248
+    context_length: int = 8192
+    generates: bool = True
+
+    @property
+    def size(self) -> int:
+        return sum(self.layers)
+
+    @property
+    def details(self) -> Json:
+        sizes = {"parameter_size": self.parameter_size, "quantization_level": "Q4_0"}
+        return {"parent_model": "", "format": "gguf", "family": self.family, "families": [self.family], **sizes}
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the stream of one route after so many messages.
+
+    kind: "silent" (says nothing until the client is gone), "drop" (cuts the connection), "error" (says `text` and
+    ends), "end" (ends as if all were said), "slow" (waits `pause` seconds between messages from there on).
+    """
+
+    path: str
+    kind: str
+    after: int = 0
+    text: str = "something broke"
+    pause: float = 0.05
+
+
+@dataclass
+class OllamaServer:
+    """A running server; use as a context manager.
+
+    models: what it has. library: what it can pull. memory: loaded models and how long each stays ("keep_alive").
+    answers: the pieces of an answer by prompt, in place of an echo. refusals: a status and a sentence by path. seen:
+    path and body of every request. gone: when (time.monotonic) a client left a silent stream.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    library: dict[str, Model] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    thoughts: list[str] = field(default_factory=list)
+    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
+    fault: Fault | None = None
+    seen: list[tuple[str, Json]] = field(default_factory=list)
+    gone: list[float] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._http = _Http(("127.0.0.1", 0), _Routes)
+        self._http.ollama = self
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def host(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def bodies(self, path: str) -> list[Json]:
+        """What was sent to a path."""
+        return [body for seen, body in self.seen if seen == path]
+
+    def left(self, patience: float = 1.0) -> bool:
+        """Whether a client has left a silent stream, waiting a moment for it."""
+        deadline = time.monotonic() + patience
+        while not self.gone and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bool(self.gone)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    ollama: OllamaServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of these tests."""
+
+
+class _Routes(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Http
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def do_POST(self) -> None:
+        self._route()
+
+    def do_DELETE(self) -> None:
+        self._route()
+
+    def _route(self) -> None:
+        ollama = self.server.ollama
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        ollama.seen.append((self.path, body))
+        if self.path in ollama.refusals:
+            status, text = ollama.refusals[self.path]
+            return self._json({"error": text}, status)
+        if (
+            ollama.fault
+            and ollama.fault.path == self.path
+            and ollama.fault.kind == "silent"
+            and not ollama.fault.after
+        ):
+            return self._be_silent()
+        name = full_name(body.get("model", ""))
+        answer = getattr(self, f"_{self.command.lower()}_{self.path.removeprefix('/api/')}", None)
+        if answer is None:
+            return self._json({"error": "404 page not found"}, 404)
+        needs = self.path in ("/api/show", "/api/delete", "/api/chat", "/api/generate")
+        if needs and name not in ollama.models:
+            return self._json({"error": f"model '{body['model']}' not found"}, 404)
+        return answer(ollama, name, body)
+
+    def _get_version(self, *_: object) -> None:
+        self._json({"version": "0.12.0"})
+
+    def _get_tags(self, ollama: OllamaServer, *_: object) -> None:
+        self._json({"models": [_listed(name, model) for name, model in ollama.models.items()]})
+
+    def _get_ps(self, ollama: OllamaServer, *_: object) -> None:
+        running = [
+            {**_listed(name, ollama.models[name]), "size_vram": 0, "context_length": 4096} for name in ollama.memory
+        ]
+        self._json({"models": running})
+
+    def _post_show(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        model = ollama.models[name]
+        facts = {"general.architecture": model.family, f"{model.family}.context_length": model.context_length}
+        if model.count:
+            facts["general.parameter_count"] = model.count
+        self._json({"modelfile": "", "template": "", "details": model.details, "model_info": facts})
+
+    def _delete_delete(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        del ollama.models[name]
+        self._json(None)
+
+    def _post_pull(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        self._stream(_pull(ollama, name))
+
+    def _post_generate(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        if not ollama.models[name].generates:
+            self._json({"error": f'"{body["model"]}" does not support generate'}, 400)
+        elif body.get("prompt"):
+            self._stream(_answer(ollama, body["prompt"], body, _as_generated))
+        else:
+            self._keep(ollama, name, body, _as_generated())
+
+    def _post_chat(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        if body.get("messages"):
+            self._stream(_answer(ollama, body["messages"][-1].get("content", ""), body, _as_message))
+        else:
+            self._keep(ollama, name, body, _as_message())
+
+    def _keep(self, ollama: OllamaServer, name: str, body: Json, empty: Json) -> None:
+        """Loads a model, or unloads it where it shall be kept for no time."""
+        keep = body.get("keep_alive", "5m")
+        if keep:
+            ollama.memory[name] = keep
+        else:
+            ollama.memory.pop(name, None)
+        self._json({"model": name, **empty, "done": True, "done_reason": "load" if keep else "unload"})
+
+    def _stream(self, messages: Iterable[Json]) -> None:
+        """Sends messages as lines, as they come; where the fault says so it happens."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        fault = self.server.ollama.fault
+        for number, message in enumerate(messages):
+            if fault and fault.path == self.path and number >= fault.after:
+                if fault.kind == "slow":
+                    time.sleep(fault.pause)
+                elif fault.kind == "silent":
+                    return self._be_silent()
+                elif fault.kind == "drop":
+                    return self._drop()
+                else:
+                    if fault.kind == "error":
+                        self._line({"error": fault.text})
+                    break
+            self._line(message)
+        self.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _line(self, message: Json) -> None:
+        data = json.dumps(message, ensure_ascii=False).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def _json(self, answer: object, status: int = 200) -> None:
+        data = b"" if answer is None else json.dumps(answer, ensure_ascii=False).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _be_silent(self) -> None:
+        if select.select([self.connection], [], [], 10)[0]:  # nothing but the end of the connection can come
+            self.server.ollama.gone.append(time.monotonic())
+        self.close_connection = True
+
+    def _drop(self) -> None:
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+def full_name(name: str) -> str:
+    """The name with its tag."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _listed(name: str, model: Model) -> Json:
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": "2024-12-07T09:32:18.757212583-08:00",
+        "size": model.size,
+        "digest": "fe938a131f40e6f6d40083c9f0f430a515233eb2edaa6d72eb85c50d64f2300e",
+        "details": model.details,
+    }
+
+
+def _pull(ollama: OllamaServer, name: str) -> Iterator[Json]:
+    yield {"status": "pulling manifest"}
+    if name not in ollama.library:
+        yield {"error": "pull model manifest: file does not exist"}
+        return
+    model = ollama.library[name]
+    for number, total in enumerate(model.layers):
+        layer = {"status": f"pulling {number:012x}", "digest": f"sha256:{number:064x}", "total": total}
+        yield layer
+        for quarter in (1, 2, 3, 4):
+            yield {**layer, "completed": total * quarter // 4}
+    yield {"status": "verifying sha256 digest"}
+    yield {"status": "writing manifest"}
+    yield {"status": "removing any unused layers"}
+    ollama.models[name] = model
+    yield {"status": "success"}
+
+
+def _as_generated(said: str = "", thought: str = "") -> Json:
+    return {"response": said, "thinking": thought}
+
+
+def _as_message(said: str = "", thought: str = "") -> Json:
+    return {"message": {"role": "assistant", "content": said, "thinking": thought}}
+
+
+def _answer(ollama: OllamaServer, prompt: str, body: Json, form: Callable[..., Json]) -> Iterator[Json]:
+    """The lines of an answer: an echo, or what was laid down for this prompt, then how it ended."""
+    about = {"model": body["model"], "created_at": "2024-12-06T00:46:58.265747Z"}
+    options = body.get("options", {})
+    pieces = ollama.answers.get(prompt) or re.findall(r"\s*\S+", f"You said: {prompt}")
+    for stop in options.get("stop") or []:
+        pieces = re.findall(r"\s*\S+|\s+$", "".join(pieces).partition(stop)[0])
+    lines = [*(form(thought=thought) for thought in ollama.thoughts), *map(form, pieces)]
+    most = options.get("num_predict", -1)
+    kept = lines if most < 0 else lines[:most]
+    yield from ({**about, **line, "done": False} for line in kept)
+    counts = {"prompt_eval_count": len(prompt.split()), "eval_count": len(kept), "eval_duration": len(kept) * 10**7}
+    yield {**about, **form(), "done": True, "done_reason": "stop" if kept == lines else "length", **counts}
