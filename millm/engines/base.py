@@ -23,7 +23,7 @@ class Sampling:
 
     temperature: 0 means greedy. top_p: 0-1, 1 means off. top_k: 0 means off. max_tokens: None means as many
     as the context has room for. stop: strings that end the answer and are not part of it. seed: None means
-    another answer each time.
+    another answer each time. clip: fewer than max_tokens will do where the context has no room for them.
     """
 
     temperature: float = 1.0
@@ -32,6 +32,7 @@ class Sampling:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    clip: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from millm.errors import Cancelled, ContextLengthExceeded, InsufficientMemory, I
 from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
 
+LONGEST_TOKEN = 128  # characters; longer ones (runs of spaces) are rare enough to be no limit in practice
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator", "CUDA out of memory")
 
 
@@ -106,6 +107,7 @@ class DecodeEngine:
     def _row(self, request: ChatRequest, report: Report) -> Row:
         asked_at = perf_counter()
         sampler = Sampler(request.sampling)
+        check_length(request, self.context_length)
         tokens = prompt_tokens(self._tokenizer, request)
         unknown = max(tokens)
         if unknown >= self._vocabulary:
@@ -173,6 +175,21 @@ class DecodeEngine:
         return row.completion("stop" if ended or row.text.stopped else "length") if over else None
 
 
+def check_length(request: ChatRequest, context: int) -> None:
+    """Refuses a prompt that cannot fit before its tokens are counted, which would take a while.
+
+    Raises:
+        ContextLengthExceeded: it has more characters than the longest tokens could hold.
+    """
+    characters = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+    if characters > context * LONGEST_TOKEN:
+        raise ContextLengthExceeded(
+            f"This model's context is {context} tokens, but the prompt has {characters} characters.",
+            context_length=context,
+            characters=characters,
+        )
+
+
 def room(prompt: int, context: int, sampling: Sampling) -> int:
     """How many tokens may be generated.
 
@@ -180,6 +197,8 @@ def room(prompt: int, context: int, sampling: Sampling) -> int:
         ContextLengthExceeded: the prompt leaves no room for the tokens asked for.
     """
     asked = sampling.max_tokens
+    if asked and sampling.clip:
+        asked = min(asked, max(1, context - prompt))
     if prompt >= context or prompt + (asked or 0) > context:
         wish = f" and {asked} tokens of answer were asked for" if asked else ""
         raise ContextLengthExceeded(

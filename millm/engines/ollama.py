@@ -1,0 +1,299 @@
+"""A model that an Ollama server runs: requests are passed on to it, answers streamed back."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from millm import errors
+from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions
+from millm.events import Event, Report, Stage
+from millm.records import ModelRecord
+
+if TYPE_CHECKING:  # importing it takes a quarter of a second and reads OLLAMA_HOST, so it waits for its first use
+    import ssl
+
+    import ollama
+
+    Part = ollama.ChatResponse | ollama.GenerateResponse
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Failed = Callable[[str, int, str], errors.MiLLMError]
+"""The error for what Ollama says: of which model, with which status, in which words."""
+
+CONNECT_S = 5.0
+TICK_S = 0.25  # between two looks at whether a silent request was cancelled
+GOODBYE_S = 0.3  # what the server gets for unloading a model that nobody waits for
+FOREVER = -1  # keep_alive: the model stays in the server's memory until it is unloaded here
+LOADED = 90.0  # percent of the load when the server holds the weights
+NO_PROXY = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
+
+
+def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host: str) -> Engine:
+    """Has the server at `host` load a model and keep it until the engine is closed; see `Opener`.
+
+    Raises:
+        LoadFailed: the server does not have the model, or cannot load it.
+        UnsupportedModel: it generates no text.
+        OllamaUnavailable: the server does not answer.
+    """
+    server = _Server(host, str(record.repo_id), options.context_length)
+    sizes: list[int] = []
+
+    def tick() -> None:
+        report(Event(Stage.WARMING_UP, LOADED) if sizes else Event(Stage.LOADING_WEIGHTS))
+
+    try:
+        tick()
+        server.run(lambda client: attend(server.load(client), sizes.append, tick), _load_error)
+        report(Event(Stage.WARMING_UP, 100.0))
+    except errors.Cancelled:
+        server.unload()
+        raise
+    return OllamaEngine(server, sizes[-1])
+
+
+class OllamaEngine:
+    """A model in an Ollama server. It is an `Engine`; the server decides how many answers it makes at once.
+
+    memory_bytes: what the server says that the model takes, 0 if it does not say.
+    """
+
+    def __init__(self, server: "_Server", memory_bytes: int) -> None:
+        self.memory_bytes = memory_bytes
+        self._server = server
+        self._closed = False
+
+    def chat(self, request: ChatRequest, report: Report) -> Completion:
+        """Answers; see `Engine.chat`. A model's reasoning comes before its answer, between think tags.
+
+        Raises:
+            ModelNotLoaded: the engine was closed.
+            ModelNotFound: the model is no longer in Ollama.
+            QueueFull: the server has too many requests waiting.
+            OllamaUnavailable: the server does not answer, or broke off.
+        """
+        if self._closed:
+            raise errors.ModelNotLoaded("The model was unloaded.")
+        if not (request.messages if request.prompt is None else request.prompt):
+            raise errors.InvalidRequest("There is nothing to answer: the prompt or conversation is empty.")
+        answer, server = _Answer(report), self._server
+        server.run(lambda client: attend(server.answer(client, request), answer.hear, answer.tick), _answer_error)
+        return answer.completion()
+
+    def close(self) -> None:
+        """Has the server give the memory back."""
+        self._closed = True
+        self._server.unload(CONNECT_S)
+
+
+class _Server:
+    """One model of an Ollama server, with one context length (None: the server's own)."""
+
+    def __init__(self, host: str, name: str, context_length: int | None) -> None:
+        self._host = host
+        self._name = name
+        self._context = {"num_ctx": context_length} if context_length else {}
+
+    def run(self, work: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]", failed: Failed) -> T:
+        """Runs work with a client of its own, in a loop of its own: many threads may do so at once."""
+
+        async def run() -> T:
+            async with self._client() as client:
+                return await work(client)
+
+        with self._translated(failed):
+            return in_own_loop(run())
+
+    async def load(self, client: "ollama.AsyncClient") -> AsyncIterator[int]:
+        """Yields 0 when the model is in the server's memory, then how many bytes it takes there."""
+        async for _ in await client.generate(self._name, stream=True, options=self._context, keep_alive=FOREVER):
+            yield 0
+        async with asyncio.timeout(CONNECT_S):
+            running = (await client.ps()).models
+        yield next((int(model.size or 0) for model in running if model.model == self._name), 0)
+
+    async def answer(self, client: "ollama.AsyncClient", request: ChatRequest) -> "AsyncIterator[Part]":
+        """The pieces of an answer as the server sends them."""
+        sampling = request.sampling
+        options = {
+            **self._context,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "num_predict": -1 if sampling.max_tokens is None else sampling.max_tokens,
+            "stop": list(sampling.stop),
+            **({} if sampling.seed is None else {"seed": sampling.seed}),
+        }
+        name, prompt = self._name, request.prompt
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        parts: AsyncIterator[Part] = (
+            await client.chat(name, messages, stream=True, options=options, keep_alive=FOREVER)
+            if prompt is None
+            else await client.generate(name, prompt, raw=True, stream=True, options=options, keep_alive=FOREVER)
+        )
+        async for part in parts:
+            yield part
+
+    def unload(self, patience_s: float = GOODBYE_S) -> None:
+        """Has the server drop the model. That it could not be told is logged and no error."""
+
+        async def drop(client: "ollama.AsyncClient") -> None:
+            async with asyncio.timeout(patience_s):
+                await client.generate(self._name, keep_alive=0)
+
+        try:
+            self.run(drop, _load_error)
+        except errors.MiLLMError as error:
+            log.warning("'%s' may still be in Ollama's memory: %s", self._name, error.message)
+
+    @cached_property
+    def _tls(self) -> "ssl.SSLContext":
+        import httpx
+
+        return httpx.create_ssl_context()  # takes 40 ms, so it is made once
+
+    def _client(self) -> "ollama.AsyncClient":
+        import httpx
+        import ollama
+
+        wait = httpx.Timeout(None, connect=CONNECT_S)
+        return ollama.AsyncClient(self._host, timeout=wait, verify=self._tls, mounts=NO_PROXY)
+
+    @contextmanager
+    def _translated(self, failed: Failed) -> Iterator[None]:
+        """Says in our words what went wrong; `failed` makes the error for what Ollama says itself."""
+        where = self._host.rpartition("@")[2]  # without a password that stands in front
+        start = "Start it with `ollama serve`, or set OLLAMA_HOST."
+        away = errors.OllamaUnavailable(f"Ollama does not answer at {where}. {start}", host=where)
+        try:
+            import httpx
+            import ollama
+        except ValueError as error:  # OLLAMA_HOST is no address
+            raise away from error
+        try:
+            yield
+        except (OSError, ValueError, httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
+            raise away from error
+        except ollama.ResponseError as error:
+            raise failed(self._name, error.status_code, str(error.error).strip().rstrip(".")) from error
+        except httpx.HTTPError as error:
+            raise errors.OllamaUnavailable(f"The connection to Ollama at {where} was lost.", host=where) from error
+
+
+class _Answer:
+    """An answer as its pieces come in."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._asked_at = perf_counter()
+        self._first_at = 0.0
+        self._text: list[str] = []
+        self._count = 0
+        self._thinking = False
+        self._last: Part | None = None
+
+    def hear(self, part: "Part") -> None:
+        """Takes in one piece and reports its text."""
+        self._last = part
+        thought, said = _texts(part)
+        if not (thought or said):
+            return
+        self._first_at = self._first_at or perf_counter()
+        self._count += 1
+        text = self._tagged(thought, said)
+        self._text.append(text)
+        self._report(Event(Stage.GENERATING, text=text, tokens=self._count))
+
+    def tick(self) -> None:
+        """Reports in a silence, so that a cancel is heard."""
+        self._report(Event(Stage.GENERATING if self._count else Stage.READING_PROMPT, tokens=self._count))
+
+    def completion(self) -> Completion:
+        """The whole answer. Raises OllamaUnavailable if the server broke off before the end."""
+        last = self._last
+        if last is None or not last.done:
+            raise errors.OllamaUnavailable("Ollama broke off in the middle of the answer.")
+        count, nanoseconds = last.eval_count or self._count, last.eval_duration or 0
+        return Completion(
+            text="".join(self._text),
+            finish_reason="length" if last.done_reason == "length" else "stop",
+            prompt_tokens=last.prompt_eval_count or 0,
+            completion_tokens=count,
+            first_token_s=(self._first_at or perf_counter()) - self._asked_at,
+            tokens_per_s=count * 1e9 / nanoseconds if nanoseconds else 0.0,
+        )
+
+    def _tagged(self, thought: str, said: str) -> str:
+        """The text of a piece, with the tags that other models put around their reasoning themselves."""
+        opening = "<think>" if thought and not self._thinking else ""
+        self._thinking = self._thinking or bool(thought)
+        closing = "</think>" if said and self._thinking else ""
+        self._thinking = self._thinking and not said
+        return opening + thought + closing + said
+
+
+def _texts(part: "Part") -> tuple[str, str]:
+    """What a piece holds of the reasoning and of the answer."""
+    if hasattr(part, "message"):
+        return part.message.thinking or "", part.message.content or ""
+    return part.thinking or "", part.response or ""
+
+
+def _load_error(name: str, status: int, said: str) -> errors.MiLLMError:
+    if status == 404:
+        return errors.LoadFailed(f"Ollama no longer has the model '{name}'. Download it again.")
+    if status == 400:
+        return errors.UnsupportedModel(f"Ollama cannot generate text with '{name}': {said}.")
+    return errors.LoadFailed(f"Ollama could not load '{name}': {said}.")
+
+
+def _answer_error(name: str, status: int, said: str) -> errors.MiLLMError:
+    if status == 404:
+        return errors.ModelNotFound(f"Ollama no longer has the model '{name}'. Download it again.")
+    if status == 400:
+        return errors.InvalidRequest(f"Ollama refuses the request: {said}.")
+    if status == 503:
+        return errors.QueueFull("Too many requests are waiting in Ollama. Try again shortly.")
+    return errors.OllamaUnavailable(f"Ollama could not answer: {said}.")
+
+
+async def attend(stream: AsyncIterator[T], hear: Callable[[T], None], tick: Callable[[], None]) -> None:
+    """Hands on what a stream brings, and calls `tick` whenever it is silent; what either raises ends it at once."""
+    heard: asyncio.Queue[T | None] = asyncio.Queue()
+
+    async def receive() -> None:
+        try:
+            async for part in stream:
+                heard.put_nowait(part)
+        finally:
+            heard.put_nowait(None)
+
+    receiver = asyncio.create_task(receive())
+    try:
+        while True:
+            try:
+                part = await asyncio.wait_for(heard.get(), TICK_S)
+            except TimeoutError:
+                tick()
+                continue
+            if part is None:
+                return await receiver
+            hear(part)
+    finally:
+        receiver.cancel()
+        await asyncio.gather(receiver, return_exceptions=True)
+
+
+def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine in a new event loop of this thread. Unlike asyncio.run, leaves a hanging name lookup alone."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
