@@ -96,7 +96,7 @@ class Activity:
         if job and job.kind == "load":
             return record.with_(status=Status.LOADING, error_message=None, error_code=None)
         if loaded and loaded.model_id == record.id:
-            return record.with_(status=Status.LOADED, loaded_at=loaded.loaded_at)
+            return record.with_(status=Status.LOADED, active=True, loaded_at=loaded.loaded_at)
         return record
 
     def _progress(self, job: Job[ModelRecord], event: Event) -> None:
@@ -105,8 +105,11 @@ class Activity:
 
     def _ended(self, job: Job[ModelRecord], record: ModelRecord, settle: Settle, error: BaseException | None) -> None:
         said = None if error is None or isinstance(error, Cancelled) else explain(error)
+        settled: ModelRecord | None = record
         try:
             settled = settle(said or error)
+        except Exception as bug:  # noqa: BLE001  (a full disk, say: whoever waits must hear of it)
+            said = explain(bug)
         finally:
             del self._jobs[record.id]
         if said:

@@ -1,18 +1,29 @@
 """How a model gets from its source into the registry: planned, brought to staging, published, or undone."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Container, Mapping
 from dataclasses import replace
+from typing import Any
 
 from millm.activity import Activity
-from millm.errors import DownloadFailed, InvalidLocalPath, MiLLMError
+from millm.devices import Device
+from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, MiLLMError
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
-from millm.records import ModelRecord, Source, Status
+from millm.meta import describe_folder, folder_name
+from millm.planning import draft_record, preview_plan
+from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
-from millm.sources.base import Fetcher, Origin, Plan
+from millm.sources.base import Fetcher, Keeper, Origin, Plan
+from millm.sources.journal import kept_bytes
 from millm.store import Store
+from millm.views import Preview
 
-INTERRUPTED = "The download was interrupted. Retry starts it again."
+log = logging.getLogger(__name__)
+
+INTERRUPTED = "The download was interrupted."
+PLANS_AT_ONCE, PLANS_IN_ALL = 4, 16
+GONE = "The files are no longer where they were."
 NO_ERROR = {"error_code": None, "error_message": None}
 
 
@@ -29,30 +40,69 @@ class Downloads:
         fetchers: Mapping[Source, Fetcher],
         activity: Activity,
         token: str | None,
+        known: Container[str],
     ) -> None:
+        """known: the model types that the installed transformers has classes for."""
+        self._known = known
         self._registry = registry
         self._store = store
         self._fetchers = fetchers
         self._activity = activity
         self._token = token
         self._lane = Lane("download")
+        self._plans = Lane("plan", PLANS_AT_ONCE, PLANS_IN_ALL)  # a slow hub must not take all threads
         self._closing = False
 
     def close(self, timeout: float) -> bool:
         """Interrupts what runs; its record stays, to be retried. Returns whether it stopped in `timeout` seconds."""
         self._closing = True
-        return self._lane.close(timeout)
+        ended = self._plans.close(timeout)
+        return self._lane.close(timeout) and ended
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
-        """Asks the source what it would bring. Raises what `Fetcher.plan` raises."""
-        return self._fetchers[origin.source].plan(origin, token or self._token)
+        """Asks the source what it would bring. Raises what `Fetcher.plan` raises, or `QueueFull`."""
+        fetcher = self._fetchers[origin.source]
+        return self._plans.call(lambda: fetcher.plan(origin, token or self._token))
 
-    def plan_again(self, record: ModelRecord, token: str | None) -> Plan:
-        """The plan of a recorded model, at the commit that was chosen first."""
-        origin = Origin(
-            record.source, record.repo_id, record.requested_revision, record.local_path, record.trust_remote_code
+    def preview(
+        self,
+        origin: Origin,
+        token: str | None,
+        quantizations: tuple[Quantization, ...],
+        devices: tuple[Device, ...],
+        reclaimable: int,
+        context_length: int | None,
+    ) -> Preview:
+        """The plan with what it would cost here, and whether the model is in the list already."""
+        plan = self.plan(origin, token)
+        disk_free = self._store.free_bytes()
+        preview = preview_plan(plan, quantizations, disk_free, devices, reclaimable, context_length)
+        twin = self._registry.twin(draft_record(preview, quantizations[0], None, ModelType.LLM))
+        known = plan.config.get("model_type") in self._known if plan.config else None
+        return replace(preview, existing=twin, known_architecture=known)
+
+    def plan_again(self, record: ModelRecord, expected: Status, token: str | None) -> Plan:
+        """The plan of a recorded model, at the commit that was chosen first.
+
+        Raises:
+            InvalidRequest: the record is in another state than `expected`.
+            MiLLMError: the source refuses.
+        """
+        if record.status is not expected:
+            raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=record.id)
+        revision = record.revision or record.requested_revision
+        return self.plan(
+            Origin(
+                record.source,
+                record.repo_id,
+                revision,
+                record.local_path,
+                record.trust_remote_code,
+                record.url,
+                record.checksum,
+            ),
+            token,
         )
-        return self.plan(replace(origin, revision=record.revision or record.requested_revision), token)
 
     def register(self, draft: ModelRecord, plan: Plan, token: str | None, start: bool) -> ModelRecord:
         """Adds a planned model; a local one is ready where it lies, another is queued if `start`.
@@ -64,7 +114,7 @@ class Downloads:
         """
         local = draft.source is Source.LOCAL
         if start and not local:
-            self._store.check_space(plan.total_bytes)
+            self._check_space(plan, 0)
         record = self._registry.add(draft)
         if local:
             return self._link(record)
@@ -78,26 +128,91 @@ class Downloads:
         Raises:
             InsufficientDisk: the files do not fit.
         """
-        self._store.check_space(plan.total_bytes)
+        if record.source is Source.LOCAL:
+            self._link(record)
+            return
+        self._check_space(plan, self._kept(record))
         self._registry.update(
             record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=INTERRUPTED
         )
 
-        def settle(error: BaseException | None) -> ModelRecord | None:
-            if error is None:
-                return self._registry.get(record.id)
-            if isinstance(error, MiLLMError):
-                return self._registry.update(record.id, error_code=error.code, error_message=error.message)
-            if self._closing:
-                return self._registry.get(record.id)
-            if keep:
-                return self._registry.update(record.id, status=Status.AVAILABLE, **NO_ERROR)
-            self._registry.remove(record.id)
-            return None
-
         self._activity.submit(
-            "download", record, self._lane, lambda job: self._bring(job, record, plan, token or self._token), settle
+            "download",
+            record,
+            self._lane,
+            lambda job: self._bring(job, record, plan, token or self._token),
+            lambda error: self._settle(record, keep, error),
         )
+
+    def forget(self, record: ModelRecord) -> None:
+        """Removes what an unfinished download of a record left on disk."""
+        self._store.drop_staging(staging_name(record))
+
+    def delete(self, record: ModelRecord, everywhere: bool) -> None:
+        """Removes a record and its files. everywhere: also those that the source keeps itself.
+
+        Raises:
+            MiLLMError: the source does not let go; then nothing is removed.
+        """
+        fetcher = self._fetchers.get(record.source)
+        if everywhere and isinstance(fetcher, Keeper):
+            fetcher.delete(str(record.repo_id))
+        self._store.delete(record)
+        self.forget(record)
+        self._registry.remove(record.id)
+
+    def reconcile(self) -> None:
+        """Makes records and disk agree; called once, before anything runs.
+
+        Folders that no record knows are adopted. A record whose folder has gone says so and can be retried. What
+        interrupted downloads left is kept and counted; everything else in staging is removed.
+        """
+        for record in self._registry.all():
+            moved = self._store.moved(record)
+            if moved:
+                self._registry.update(record.id, cache_path=str(moved))
+        for found in self._store.published():
+            self._adopt(found)
+        for record in self._registry.all():
+            kept_here = record.source is not Source.OLLAMA
+            if record.status is Status.READY and kept_here and not self._store.holds(record):
+                self._registry.update(
+                    record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=GONE
+                )
+        interrupted = [record for record in self._registry.all() if record.status is Status.ERROR]
+        self._store.sweep({staging_name(record) for record in interrupted})
+        for record in interrupted:
+            if (kept := self._kept(record)) != record.downloaded_bytes:
+                self._registry.update(record.id, downloaded_bytes=kept)
+
+    def _adopt(self, found: ModelRecord) -> None:
+        known = next((record for record in self._registry.all() if record.cache_path == found.cache_path), None)
+        twin = known or self._registry.twin(found)
+        if twin is None:
+            log.info("found '%s' on disk; it is in the list again", found.name)
+            self._registry.add(found)
+        elif twin.status is Status.ERROR:
+            self._registry.update(twin.id, status=Status.READY, cache_path=found.cache_path, **NO_ERROR)
+
+    def _settle(self, record: ModelRecord, keep: bool, error: BaseException | None) -> ModelRecord | None:
+        if error is None:
+            return self._registry.get(record.id)
+        kept = self._kept(record)
+        if not kept:
+            self.forget(record)
+        if isinstance(error, MiLLMError):
+            said = {"error_code": error.code, "error_message": error.message}
+            return self._registry.update(record.id, downloaded_bytes=kept, **said)
+        if self._closing:
+            return self._registry.update(record.id, downloaded_bytes=kept)
+        self.forget(record)
+        if keep:
+            return self._registry.update(record.id, status=Status.AVAILABLE, downloaded_bytes=0, **NO_ERROR)
+        self._registry.remove(record.id)
+        return None
+
+    def _kept(self, record: ModelRecord) -> int:
+        return kept_bytes(self._store.staging_path(staging_name(record)))
 
     def _link(self, record: ModelRecord) -> ModelRecord:
         try:
@@ -105,15 +220,27 @@ class Downloads:
         except OSError as error:
             self._registry.remove(record.id)
             raise InvalidLocalPath(f"Cannot link to {record.local_path}: {error.strerror}.") from error
-        return self._registry.update(record.id, cache_path=str(link), status=Status.READY)
+        return self._registry.update(record.id, cache_path=str(link), status=Status.READY, **NO_ERROR)
+
+    def _check_space(self, plan: Plan, kept: int) -> None:
+        if plan.origin.source is not Source.OLLAMA:  # whose server keeps the files
+            self._store.check_space(plan.peak_bytes - kept)
 
     def _bring(self, job: Job[ModelRecord], record: ModelRecord, plan: Plan, token: str | None) -> ModelRecord:
         total = plan.total_bytes
-        with self._store.staging(job.id) as folder:
-            job.report(Event(Stage.RESOLVING, bytes_total=total))
-            self._fetchers[record.source].fetch(plan, token, folder, job.report)
-            job.report(Event(Stage.SAVING, progress=100.0, bytes_done=total, bytes_total=total))
-            path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files})
-        return self._registry.update(
-            record.id, status=Status.READY, cache_path=str(path), downloaded_bytes=total, **NO_ERROR
-        )
+        job.report(Event(Stage.RESOLVING, bytes_total=total))
+        folder = self._store.staging(staging_name(record))
+        self._fetchers[record.source].fetch(plan, token, folder, job.report)
+        job.report(Event(Stage.SAVING, progress=100.0, bytes_done=total, bytes_total=total))
+        done: dict[str, Any] = {"status": Status.READY, "downloaded_bytes": total, **NO_ERROR}
+        if not any(folder.iterdir()):  # the source keeps the files itself
+            self._store.drop_staging(folder.name)
+            size = self._fetchers[record.source].plan(plan.origin, token).total_bytes  # known once it is there
+            return self._registry.update(record.id, **done, size_bytes=size, disk_size_mb=round(size / 1e6, 2))
+        path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files})
+        return self._registry.update(record.id, cache_path=str(path), **describe_folder(path), **done)
+
+
+def staging_name(record: ModelRecord) -> str:
+    """The staging folder of a record's download; the same in every process, so that a later one finds it."""
+    return f"{record.source}--{folder_name(record)}"

@@ -5,6 +5,7 @@
     │   ├── InvalidRequest          VALIDATION_ERROR
     │   ├── InvalidRepoId           INVALID_REPO_ID
     │   ├── InvalidLocalPath        INVALID_LOCAL_PATH
+    │   ├── InvalidUrl              INVALID_URL
     │   └── ContextLengthExceeded   CONTEXT_LENGTH_EXCEEDED
     ├── StateError                what was asked does not fit the state the model is in
     │   ├── ModelNotFound           MODEL_NOT_FOUND
@@ -21,7 +22,8 @@
     │   ├── RevisionNotFound        REVISION_NOT_FOUND
     │   ├── GatedModel              GATED_MODEL_NO_TOKEN
     │   ├── InvalidToken            INVALID_HF_TOKEN
-    │   └── HubUnavailable          HUB_UNAVAILABLE
+    │   ├── HubUnavailable          HUB_UNAVAILABLE
+    │   └── OllamaUnavailable       OLLAMA_UNAVAILABLE
     ├── ResourceError             this machine has too little of something
     │   ├── InsufficientDisk        INSUFFICIENT_DISK
     │   └── InsufficientMemory      INSUFFICIENT_MEMORY
@@ -83,6 +85,12 @@ class InvalidLocalPath(RequestError):
             message or "Invalid model path: Directory does not exist or does not contain valid model files.",
             **details,
         )
+
+
+class InvalidUrl(RequestError):
+    """The address is not one that files may be fetched from."""
+
+    code = "INVALID_URL"
 
 
 class ContextLengthExceeded(RequestError):
@@ -181,6 +189,12 @@ class HubUnavailable(SourceError):
     """The hub cannot be reached or does not answer in time."""
 
     code = "HUB_UNAVAILABLE"
+
+
+class OllamaUnavailable(SourceError):
+    """The Ollama server does not answer, or refuses."""
+
+    code = "OLLAMA_UNAVAILABLE"
 
 
 class ResourceError(MiLLMError):

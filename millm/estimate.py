@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from millm.records import is_dimension
+
 DEFAULT_CONTEXT = 4096  # tokens; what a chat needs, rather than the model's maximum
 GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before the first tensor
 
@@ -61,4 +63,4 @@ def estimate_memory(
 
 
 def _int(config: dict[str, Any], *names: str) -> int:
-    return next((config[n] for n in names if isinstance(config.get(n), int)), 0)
+    return next((config[n] for n in names if is_dimension(config.get(n))), 0)

@@ -50,7 +50,7 @@ class Loads:
         self._check(record)
         if not force:
             check_memory(record, context_length, self._devices(), self._resident.memory_bytes)
-        options = LoadOptions(Path(str(record.cache_path)), context_length)
+        options = LoadOptions(Path(record.cache_path or ""), context_length)
         self._submit("load", record, lambda job: self._open(job, record, options))
 
     def begin_unload(self, record: ModelRecord) -> None:
@@ -76,10 +76,16 @@ class Loads:
         self._activity.submit(kind, record, self.lane, work, settle)
 
     def _open(self, job: Job[ModelRecord], record: ModelRecord, options: LoadOptions) -> ModelRecord:
-        loaded = self._resident.open(record, options, job)
+        previous = self._resident.current
+        try:
+            loaded = self._resident.open(record, options, job)
+        finally:
+            if previous and not self.holds(previous.model_id):
+                self._activity.announce(self._registry.get(previous.model_id))
         measured = round(loaded.engine.memory_bytes / 1e6, 2)
         return self._registry.update(record.id, measured_memory_mb=measured, error_code=None, error_message=None)
 
     def _close(self, job: Job[ModelRecord], record: ModelRecord) -> ModelRecord:
-        self._resident.empty(job)
+        if self.holds(record.id):  # a load that was queued before may have replaced it
+            self._resident.empty(job)
         return self._registry.get(record.id)

@@ -14,6 +14,7 @@ from typing import Any
 from millm.activity import Activity
 from millm.devices import Device
 from millm.downloads import Downloads
+from millm.engines.architectures import known_model_types
 from millm.engines.base import ChatRequest, Completion, Opener
 from millm.errors import (
     InvalidRequest,
@@ -26,13 +27,14 @@ from millm.errors import (
 from millm.jobs import Feed, Job, Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
-from millm.planning import draft_record, preview_plan
+from millm.planning import draft_record
 from millm.records import NAME, ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
 from millm.sources.base import Fetcher, Origin
 from millm.store import Store
-from millm.views import Notice, Preview, StorageState, SystemState
+from millm.upkeep import Upkeep
+from millm.views import Notice, Preview
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +54,28 @@ class Manager:
         devices: Callable[[], tuple[Device, ...]],
         token: str | None = None,
         drain_s: float = 30.0,
+        hub: str = "",
     ) -> None:
-        """token: used for gated repositories when a request brings none. drain_s: see `Resident`."""
+        """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address."""
         self._registry = registry
         self._store = store
         self._devices = devices
         self._resident = Resident(opener, drain_s)
         self._activity = Activity(self._resident)
-        self._downloads = Downloads(registry, store, fetchers, self._activity, token)
-        self._monitor = Monitor(registry, store, self._resident, self._activity, devices)
+        known = known_model_types()
+        self._downloads = Downloads(registry, store, fetchers, self._activity, token, known)
+        self._monitor = Monitor(registry, store, self._resident, self._activity, devices, known, hub)
         self._loads = Loads(registry, self._resident, self._activity, devices)
+        self._upkeep = Upkeep(registry, self._activity)
         self._orders = Lane("orders")
         self._born = int(time.time() * 1000)
+        self._downloads.reconcile()
+        # questions that another room answers as they stand
+        self.job = self._activity.job
+        self.system = self._monitor.system
+        self.storage = self._monitor.storage
+        self.catalog = self._monitor.catalog
+        self.compatibility = self._monitor.compatibility
 
     # questions
 
@@ -85,15 +97,8 @@ class Manager:
         q: str | None = None,
     ) -> list[ModelRecord]:
         """The records that match, newest first, each with its live status."""
-        text = (q or "").lower()
-        return [
-            record
-            for record in map(self._activity.live, self._registry.all())
-            if status in (None, record.status)
-            and model_type in (None, record.model_type)
-            and source in (None, record.source)
-            and (text in record.name.lower() or text in (record.repo_id or record.local_path or "").lower())
-        ]
+        live = map(self._activity.live, self._registry.all())
+        return [record for record in live if record.matches(status, model_type, source, q)]
 
     def record(self, model_id: int) -> ModelRecord:
         """One record with its live status. Raises `ModelNotFound`."""
@@ -111,14 +116,10 @@ class Manager:
 
     def active(self, model_type: ModelType) -> ModelRecord:
         """The active record of a type; for `llm` that is the loaded one. Raises `ModelNotFound`."""
-        record = self.loaded()
-        if record is None or record.model_type is not model_type:
+        record = self.loaded() if model_type is ModelType.LLM else self._upkeep.active(model_type)
+        if record is None:
             raise ModelNotFound(f"No model of type '{model_type}' is active.", model_type=model_type)
         return record
-
-    def job(self, model_id: int) -> Job[ModelRecord] | None:
-        """The job that runs on a model, or waits to."""
-        return self._activity.job(model_id)
 
     def plan(self, origin: Origin, token: str | None = None, context_length: int | None = None) -> Preview:
         """What `origin` would bring and cost, without moving weights. Takes up to 10 s.
@@ -126,17 +127,10 @@ class Manager:
         Raises:
             MiLLMError: the source refuses or cannot be reached.
         """
-        plan = self._downloads.plan(origin, token)
-        disk_free, reclaimable = self._store.free_bytes(), self._resident.memory_bytes
-        return preview_plan(plan, self.quantizations, disk_free, self._devices(), reclaimable, context_length)
-
-    def system(self) -> SystemState:
-        """This process and machine; measured at most once a second."""
-        return self._monitor.system()
-
-    def storage(self) -> StorageState:
-        """Where the disk goes."""
-        return self._monitor.storage()
+        reclaimable = self._resident.memory_bytes
+        return self._downloads.preview(
+            origin, token, self.quantizations, self._devices(), reclaimable, context_length
+        )
 
     # commands
 
@@ -152,18 +146,17 @@ class Manager:
     ) -> ModelRecord:
         """Registers a model and, if `start`, queues its download; a local model is ready at once.
 
-        Raises:
-            MiLLMError: the source refuses, the disk is too small, or the model is known already.
+        Raises `MiLLMError` if the source refuses, the disk is too small, or the model is known already.
         """
         if quantization not in self.quantizations:
             raise InvalidRequest(f"Quantization {quantization} is not available yet.", field="quantization")
         self._check_name(name)
-        if name and self._registry.find(name):
-            raise ModelAlreadyExists(f"Another model is called '{name}'.", name=name)
         preview = self.plan(origin, token)
         draft = draft_record(preview, quantization, name, model_type)
 
         def order() -> ModelRecord:
+            if name and self._registry.find(name):
+                raise ModelAlreadyExists(f"Another model is called '{name}'.", name=name)
             record = self._downloads.register(draft, preview.plan, token, start)
             return self._activity.announce(record)
 
@@ -176,8 +169,7 @@ class Manager:
     def retry(self, model_id: int, token: str | None = None) -> ModelRecord:
         """Downloads a model again after an error, at the commit that was chosen first.
 
-        Raises:
-            MiLLMError: the record is in another state, the source refuses, or the disk is too small.
+        Raises `MiLLMError` if the record is in another state, the source refuses, or the disk is too small.
         """
         return self._download_again(model_id, Status.ERROR, token)
 
@@ -189,20 +181,17 @@ class Manager:
         """
         self._activity.cancel(self._registry.get(model_id))
 
-    def delete(self, model_id: int) -> None:
-        """Removes a model's files and its record; of a local model the record only.
+    def delete(self, model_id: int, everywhere: bool = False) -> None:
+        """Removes a model's files and its record; of a local or an Ollama model the record only.
 
-        Raises:
-            ModelBusy: a job runs on it.
-            ModelIsLoaded: it must be unloaded first.
+        everywhere: an Ollama model is removed from Ollama too. Raises `ModelBusy` or `ModelIsLoaded`.
         """
 
         def order() -> None:
             record = self._free_record(model_id)
             if self._loads.holds(model_id):
                 raise ModelIsLoaded(f"'{record.name}' is loaded. Unload it before deleting it.", id=model_id)
-            self._store.delete(record)
-            self._registry.remove(model_id)
+            self._downloads.delete(record, everywhere)
             self._activity.gone(model_id)
 
         self._orders.call(order)
@@ -210,12 +199,28 @@ class Manager:
     def update(self, model_id: int, **changes: Any) -> ModelRecord:
         """Changes name, settings or model_type of a record.
 
-        Raises:
-            InvalidRequest: the name has characters that a name may not have.
-            ModelAlreadyExists: another model has the name.
+        Raises `InvalidRequest` if a name cannot be one, `ModelAlreadyExists` if another model has it.
         """
         self._check_name(changes.get("name"))
+        if "model_type" in changes and self._loads.holds(model_id):
+            raise ModelIsLoaded("The type of a loaded model cannot be changed. Unload it first.", id=model_id)
         return self._activity.announce(self._orders.call(lambda: self._registry.update(model_id, **changes)))
+
+    def verify(self, model_id: int) -> ModelRecord:
+        """Queues a check of a model's files against the digests they came with; the record shows what it finds."""
+        return self._order(model_id, self._upkeep.begin_verify)
+
+    def activate(self, model_id: int) -> ModelRecord:
+        """Makes a model the active one of its type; an `llm` is loaded. Raises what `load` raises."""
+        if self._registry.get(model_id).model_type is ModelType.LLM:
+            return self.load(model_id)
+        return self._order(model_id, self._upkeep.activate)
+
+    def deactivate(self, model_id: int) -> ModelRecord:
+        """Leaves the model's type without an active one; an `llm` is unloaded."""
+        if self._registry.get(model_id).model_type is ModelType.LLM:
+            return self.unload(model_id)
+        return self._order(model_id, self._upkeep.deactivate)
 
     def load(self, model_id: int, force: bool = False, context_length: int | None = None) -> ModelRecord:
         """Queues loading a model; the present one is unloaded first. `force` goes on where memory seems short.
@@ -224,12 +229,7 @@ class Manager:
             ModelAlreadyLoaded, ModelBusy, UnsupportedModel, InvalidRequest: it cannot be loaded as it is.
             InsufficientMemory: it needs more memory than is free, and `force` is not set.
         """
-
-        def order() -> ModelRecord:
-            self._loads.begin(self._free_record(model_id), force, context_length)
-            return self.record(model_id)
-
-        return self._orders.call(order)
+        return self._order(model_id, lambda record: self._loads.begin(record, force, context_length))
 
     def unload(self, model_id: int) -> ModelRecord:
         """Queues unloading a model; running requests get their time to finish.
@@ -238,12 +238,7 @@ class Manager:
             ModelNotLoaded: it is not the loaded one.
             ModelBusy: it is being unloaded already.
         """
-
-        def order() -> ModelRecord:
-            self._loads.begin_unload(self._free_record(model_id))
-            return self.record(model_id)
-
-        return self._orders.call(order)
+        return self._order(model_id, self._loads.begin_unload)
 
     def chat(self, request: ChatRequest) -> Job[Completion]:
         """Starts an answer of the loaded model.
@@ -268,7 +263,10 @@ class Manager:
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        ended = [part.close(grace_s) for part in (self._orders, self._downloads, self._loads.lane, self._resident)]
+        ended = [
+            part.close(grace_s)
+            for part in (self._orders, self._downloads, self._loads.lane, self._upkeep.lane, self._resident)
+        ]
         self._registry.close()
         self._store.close()
         return all(ended)
@@ -287,13 +285,15 @@ class Manager:
         return record
 
     def _download_again(self, model_id: int, expected: Status, token: str | None) -> ModelRecord:
-        record = self._free_record(model_id)
-        if record.status is not expected:
-            raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=model_id)
-        plan = self._downloads.plan_again(record, token)
+        plan = self._downloads.plan_again(self._free_record(model_id), expected, token)
+        keep = expected is Status.AVAILABLE
+        return self._order(model_id, lambda record: self._downloads.begin(record, plan, token, keep=keep))
+
+    def _order(self, model_id: int, command: Callable[[ModelRecord], object]) -> ModelRecord:
+        """Carries out a command on a model that no job runs on."""
 
         def order() -> ModelRecord:
-            self._downloads.begin(self._free_record(model_id), plan, token, keep=expected is Status.AVAILABLE)
+            command(self._free_record(model_id))
             return self.record(model_id)
 
         return self._orders.call(order)

@@ -1,13 +1,16 @@
 """How this process and this machine are doing, measured when somebody asks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import replace
 
 from millm import __version__
 from millm.activity import Activity
+from millm.catalog import Suggestion, load_catalog, sort_for
 from millm.devices import Device, process_bytes
 from millm.records import ModelRecord
 from millm.registry import Registry
+from millm.requirements import Compatibility, compatibility
 from millm.resident import Resident
 from millm.store import Store
 from millm.views import StorageState, SystemState
@@ -25,7 +28,12 @@ class Monitor:
         resident: Resident,
         activity: Activity,
         devices: Callable[[], tuple[Device, ...]],
+        known: Container[str],
+        hub: str,
     ) -> None:
+        """known: the model types that the installed transformers has classes for. hub: the address of the hub."""
+        self._known = known
+        self._hub = hub
         self._registry = registry
         self._store = store
         self._resident = resident
@@ -54,6 +62,26 @@ class Monitor:
             by_type[record.model_type] = by_type.get(record.model_type, 0) + models[record.id]
         staging = self._store.staging_bytes()
         return StorageState(sum(models.values()) + staging, self._store.free_bytes(), staging, by_type, models)
+
+    def catalog(self) -> tuple[Suggestion, ...]:
+        """The suggested models, what suits this machine first."""
+        entries = (replace(entry, url=entry.address(self._hub)) for entry in load_catalog())
+        return sort_for(entries, self._memory_free())
+
+    def compatibility(self, model_id: int) -> Compatibility:
+        """What a model needs and whether this machine has it. Raises `ModelNotFound`."""
+        record = self._registry.get(model_id)
+        return compatibility(
+            record,
+            self._devices(),
+            self._store.free_bytes(),
+            self._resident.memory_bytes,
+            known=self._known,
+            on_disk=self._store.holds(record),
+        )
+
+    def _memory_free(self) -> int:
+        return sum(device.free for device in self._devices()) + self._resident.memory_bytes
 
     def _measure(self) -> SystemState:
         return SystemState(

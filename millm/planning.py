@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 
 from millm.devices import Device
-from millm.errors import InsufficientMemory
+from millm.errors import InsufficientMemory, UnsupportedModel
 from millm.estimate import Estimate, estimate_memory
 from millm.records import (
     ModelRecord,
@@ -12,6 +12,8 @@ from millm.records import (
     Source,
     Status,
     architecture_facts,
+    is_plain,
+    safe_name,
     short_count,
 )
 from millm.sources.base import Plan
@@ -30,10 +32,11 @@ def preview_plan(
 ) -> Preview:
     """Adds to a plan what it would cost here. reclaimable: bytes that unloading the present model would free."""
     memory_free = sum(device.free for device in devices) + reclaimable
-    download = 0 if plan.origin.source is Source.LOCAL else plan.total_bytes
+    elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
+    download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
     memory = estimate_memory(
         plan.config,
-        plan.param_count,
+        None if plan.origin.source is Source.OLLAMA else plan.param_count,  # whose copies are quantized
         weight_bytes(plan),
         on_gpu=_on_gpu(devices),
         context_length=context_length,
@@ -41,26 +44,40 @@ def preview_plan(
     sizes = Sizes(
         download_bytes=download,
         disk_bytes=download,
-        peak_disk_bytes=download,
+        peak_disk_bytes=peak,
         memory=memory,
-        fits=memory.total <= memory_free and download <= disk_free,
+        fits=memory.total <= memory_free and peak <= disk_free,
     )
-    return Preview(plan, dict.fromkeys(quantizations, sizes), disk_free, memory_free)
+    return Preview(plan, dict.fromkeys(quantizations, sizes), disk_free, memory_free, quantized_as=quantized_as(plan))
+
+
+def quantized_as(plan: Plan) -> str | None:
+    """How a repository's config.json says that its weights are quantized; None if they are not."""
+    own = plan.config.get("quantization_config")
+    return str(own.get("quant_method") or "unknown") if isinstance(own, dict) else None
 
 
 def draft_record(
     preview: Preview, quantization: Quantization, name: str | None, model_type: ModelType
 ) -> ModelRecord:
-    """The record that a planned model starts with."""
+    """The record that a planned model starts with.
+
+    Raises:
+        UnsupportedModel: its config.json holds what cannot be stored.
+    """
     plan, sizes = preview.plan, preview.sizes[quantization]
+    if not is_plain(plan.config):
+        raise UnsupportedModel(f"'{plan.title}' cannot be used: its config.json is not plain JSON.")
     return ModelRecord(
-        name=name or plan.suggested_name,
+        name=name or safe_name(plan.suggested_name),
         model_type=model_type,
         source=plan.origin.source,
         repo_id=plan.origin.repo_id,
         revision=plan.commit,
         requested_revision=plan.origin.revision,
         local_path=str(plan.path) if plan.path else None,
+        url=plan.origin.url,
+        checksum=plan.origin.checksum,
         params=short_count(plan.param_count),
         param_count=plan.param_count,
         **architecture_facts(plan.config),
@@ -84,7 +101,7 @@ def check_memory(
     """
     estimate = estimate_memory(
         record.config,
-        record.param_count,
+        None if record.source is Source.OLLAMA else record.param_count,
         record.size_bytes or 0,
         on_gpu=_on_gpu(devices),
         context_length=context_length,

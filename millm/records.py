@@ -24,6 +24,8 @@ class Source(StrEnum):
 
     HUGGINGFACE = "huggingface"
     LOCAL = "local"
+    URL = "url"
+    OLLAMA = "ollama"
 
 
 class Quantization(StrEnum):
@@ -47,7 +49,7 @@ class Status(StrEnum):
 
 
 RESTING = frozenset({Status.AVAILABLE, Status.READY, Status.ERROR})
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,255}")
 
 
 def now() -> str:
@@ -71,7 +73,8 @@ class ModelRecord:
     """One model as the registry knows it: a source and a quantization. Field names are the public API.
 
     Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
-    `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json.
+    `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json. `active`: other
+    programs that ask for the model of this type get this one; an `llm` is active while it is loaded.
     """
 
     id: int = 0
@@ -102,6 +105,7 @@ class ModelRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     checksum: str | None = None
+    active: bool = False
     status: Status = Status.AVAILABLE
     download_progress: float | None = None
     error_message: str | None = None
@@ -127,9 +131,42 @@ class ModelRecord:
         """The record as JSON-ready values; `config` and `settings` are shared, not copied."""
         return {name: getattr(self, name) for name in FIELD_NAMES}
 
+    def matches(
+        self, status: Status | None, model_type: ModelType | None, source: Source | None, q: str | None
+    ) -> bool:
+        """Whether the record is one of those asked for. q: part of its name, repository, path or address."""
+        text = (q or "").lower()
+        return (
+            status in (None, self.status)
+            and model_type in (None, self.model_type)
+            and source in (None, self.source)
+            and any(text in (word or "").lower() for word in (self.name, self.repo_id, self.local_path, self.url))
+        )
+
     def with_(self, **changes: Any) -> Self:
         """A copy with these fields changed."""
         return replace(self, **changes)
+
+
+def is_dimension(value: object) -> bool:
+    """Whether a value of a config.json can be a size: strangers write these files."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def is_plain(value: object, depth: int = 64) -> bool:
+    """Whether a value can be stored as JSON and read by every reader: not too deep, 64-bit integers, real text."""
+    if isinstance(value, dict):
+        return depth > 0 and all(is_plain(key, 1) and is_plain(item, depth - 1) for key, item in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(is_plain(item, depth - 1) for item in value)
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def safe_name(text: str) -> str:
+    """The nearest text that a model may be called."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:200].strip(".-") or "model"
 
 
 ENUMS: dict[str, type[StrEnum]] = {
@@ -150,11 +187,12 @@ def architecture_facts(config: dict[str, Any]) -> dict[str, Any]:
     assert isinstance(text, dict)
 
     def first(*names: str) -> int | None:
-        return next((text[n] for n in names if isinstance(text.get(n), int)), None)
+        return next((text[n] for n in names if is_dimension(text.get(n))), None)
 
-    architectures = config.get("architectures") or [None]
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
     return {
-        "architecture": architectures[0],
+        "architecture": architecture[:255] if isinstance(architecture, str) else None,
         "hidden_size": first("hidden_size", "n_embd", "d_model"),
         "num_layers": first("num_hidden_layers", "n_layer", "num_layers"),
         "num_heads": first("num_attention_heads", "n_head", "num_heads"),

@@ -52,14 +52,17 @@ class AtomicJSONStorage(Storage):
         self._data = data
 
     def read(self) -> dict[str, Rows] | None:
-        """The tables as TinyDB wants them, None before the first write."""
-        return self._data
+        """The tables as TinyDB wants them, None before the first write.
+
+        Copies, for TinyDB changes them before it writes: a write that fails must change nothing.
+        """
+        return self._data and {name: dict(rows) for name, rows in self._data.items()}
 
     def write(self, data: dict[str, Rows]) -> None:
         """Replaces the file."""
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as out:
-            out.write(json.dumps(data, ensure_ascii=False))
+            out.write(json.dumps(data))
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(self._path)
@@ -88,23 +91,18 @@ class Registry:
         file, the registry starts from the records that `rebuild` finds on disk.
         """
         storage = AtomicJSONStorage(path)
-        missing = not path.exists()
-        try:
-            storage.load()
-            records = [ModelRecord.from_dict(row) for row in (storage.read() or {}).get("models", {}).values()]
-        except (ValueError, TypeError, AttributeError) as error:
-            missing, records = True, []
+        records, damaged = _read(storage)
+        missing = not path.exists() or records is None
+        if damaged:
             kept = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-            path.replace(kept)
-            log.error("registry.json cannot be read (%s); kept as %s and rebuilt from disk", error, kept.name)
-            storage = AtomicJSONStorage(path)
+            path.rename(kept)
+            log.error("registry.json is damaged (%s); kept as %s", damaged, kept.name)
         self._table: Table = TinyDB(storage=lambda: storage).table("models", cache_size=0)
         self._lane = Lane("registry")
-        self._records: MappingProxyType[int, ModelRecord] = MappingProxyType({r.id: r for r in records})
+        self._records: MappingProxyType[int, ModelRecord] = MappingProxyType({r.id: r for r in records or ()})
         self._last_id = max(self._records, default=0)  # an id is never given twice while the process lives
-        if missing:
-            for record in rebuild():
-                self.add(record)
+        if missing or damaged:
+            self._lane.call(lambda: self._restore(rebuild() if missing else ()))
 
     def all(self) -> list[ModelRecord]:
         """Every record, newest first."""
@@ -124,6 +122,10 @@ class Registry:
     def find(self, name: str) -> ModelRecord | None:
         """The record with this name, None if there is none."""
         return next((record for record in self._records.values() if record.name == name), None)
+
+    def twin(self, record: ModelRecord) -> ModelRecord | None:
+        """The stored record that is the same model as `record`."""
+        return next((known for known in self._records.values() if same_model(known, record)), None)
 
     def add(self, record: ModelRecord) -> ModelRecord:
         """Stores a new record under the next id and returns it.
@@ -157,9 +159,20 @@ class Registry:
         self._lane.call(lambda: None)
         self._lane.close()
 
+    def _restore(self, found: Iterable[ModelRecord]) -> None:
+        """Writes what was readable and what was found, in one go; what is there twice is left out."""
+        for record in found:
+            if self.twin(record):
+                log.warning("'%s' is on disk twice; %s is left out", record.name, record.cache_path)
+                continue
+            self._last_id += 1
+            fresh = record.with_(id=self._last_id, name=self._free_name(record))
+            self._records = MappingProxyType({**self._records, fresh.id: fresh})
+        self._table.truncate()
+        self._table.insert_multiple(Document(r.to_dict(), doc_id=r.id) for r in self._records.values())
+
     def _add(self, record: ModelRecord) -> ModelRecord:
-        twin = next((known for known in self._records.values() if _same(known, record)), None)
-        if twin:
+        if twin := self.twin(record):
             raise ModelAlreadyExists(
                 f"'{twin.name}' is this model in {twin.quantization} already (id {twin.id}).", id=twin.id
             )
@@ -196,12 +209,27 @@ class Registry:
         return name
 
 
-def _same(known: ModelRecord, new: ModelRecord) -> bool:
+def same_model(known: ModelRecord, new: ModelRecord) -> bool:
+    """Whether two records mean the same source and quantization, or the same path."""
     if new.local_path:
         return known.local_path == new.local_path
-    return (known.source, known.repo_id, known.requested_revision, known.quantization) == (
-        new.source,
-        new.repo_id,
-        new.requested_revision,
-        new.quantization,
+    return all(
+        getattr(known, name) == getattr(new, name)
+        for name in ("source", "repo_id", "url", "requested_revision", "quantization")
     )
+
+
+def _read(storage: AtomicJSONStorage) -> tuple[list[ModelRecord] | None, str]:
+    """The records of a file, None if it cannot be read at all; and what is wrong with it, "" if nothing is."""
+    try:
+        storage.load()
+        rows = (storage.read() or {}).get("models", {})
+    except (ValueError, RecursionError) as error:
+        return None, str(error)
+    records, wrong = [], ""
+    for row in rows.values():
+        try:
+            records.append(ModelRecord.from_dict(row))
+        except (ValueError, TypeError, AttributeError) as error:
+            wrong = str(error)
+    return records, wrong

@@ -30,6 +30,7 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "console"
     hf_endpoint: str | None = None
+    ollama_host: str = "http://127.0.0.1:11434"
     spaces: bool = False
 
     @property
@@ -65,7 +66,6 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
         if given[name] not in choices:
             raise StartupError(f"{name.upper()} must be one of {', '.join(choices)}, not {given[name]!r}.")
-    spaces = bool(environ.get("SPACE_ID"))
     return Settings(
         model_cache_dir=Path(given["model_cache_dir"]).expanduser(),
         hf_token=given["hf_token"] or None,
@@ -78,7 +78,8 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         log_level=given["log_level"],
         log_format=given["log_format"],
         hf_endpoint=given["hf_endpoint"] or None,
-        spaces=spaces,
+        ollama_host=given["ollama_host"],
+        spaces=bool(environ.get("SPACE_ID")),
     )
 
 
@@ -100,7 +101,11 @@ OPTIONS = (
     ("log-level", "LOG_LEVEL", "INFO", " | ".join(LOG_LEVELS)),
     ("log-format", "LOG_FORMAT", "console", " | ".join(LOG_FORMATS)),
     ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
+    ("ollama-host", "OLLAMA_HOST", "http://127.0.0.1:11434", "the Ollama server used for source ollama"),
 )
+
+
+EVERYWHERE = "0.0.0.0"  # where Hugging Face Spaces, which sets SPACE_ID, looks for the page
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -112,7 +117,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{flag}",
             metavar="VALUE",
-            default=environ.get(variable) or default,
+            default=environ.get(variable) or (EVERYWHERE if flag == "host" and "SPACE_ID" in environ else default),
             help=f"{text} [{variable}]{shown}".replace("%", "%%"),
         )
     return parser

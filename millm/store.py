@@ -1,7 +1,7 @@
 """The cache directory: what is unfinished, what is finished, and the step between.
 
     <root>/.lock                                one process at a time
-    <root>/.staging/<job>/                      everything unfinished; swept at start
+    <root>/.staging/<name>/                     everything unfinished; what nobody goes on with is swept at start
     <root>/huggingface/owner--name--FP16/       finished: complete, verified, with .millm_meta.json
     <root>/local/<name>                         a symlink to a directory that stays where it is
 
@@ -9,39 +9,20 @@ A folder appears under its final name by one rename of a finished staging folder
 into staging, so that a crash at any moment leaves no half model.
 """
 
-import hashlib
 import json
 import logging
-import os
-import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from millm.errors import InsufficientDisk, StartupError
-from millm.records import (
-    ModelRecord,
-    ModelType,
-    Quantization,
-    Source,
-    Status,
-    architecture_facts,
-    short_count,
-)
+from millm.meta import META, UNREADABLE, folder_bytes, folder_name, identity, read_link, read_meta, write_meta
+from millm.records import ModelRecord, Source
 
 log = logging.getLogger(__name__)
-
-META = ".millm_meta.json"
-META_FIELDS = (
-    "name", "model_type", "source", "repo_id", "revision", "requested_revision", "quantization", "param_count",
-    "trust_remote_code", "estimated_memory_mb", "created_at",
-)  # fmt: skip
 
 
 class Store:
@@ -58,7 +39,7 @@ class Store:
         return self.root / "registry.json"
 
     def open(self) -> None:
-        """Creates the directories, takes the lock and sweeps what a killed process left unfinished.
+        """Creates the directories and takes the lock.
 
         Raises:
             StartupError: the directory cannot be written, or another process holds it.
@@ -70,9 +51,13 @@ class Store:
             raise StartupError(f"Another miLLM is using the cache directory {self.root}.") from None
         except OSError as error:
             raise StartupError(f"Cannot write to the cache directory {self.root}: {error.strerror}.") from error
+
+    def sweep(self, keep: Container[str]) -> None:
+        """Removes what a killed process left in staging, but for the folders whose names are in `keep`."""
         for left_over in self._staging.iterdir():
-            log.info("removing unfinished %s", left_over.name)
-            _remove(left_over)
+            if left_over.name not in keep:
+                log.info("removing unfinished %s", left_over.name)
+                _remove(left_over)
 
     def close(self) -> None:
         """Lets another process take the directory."""
@@ -92,40 +77,27 @@ class Store:
                 free_bytes=free,
             )
 
-    @contextmanager
-    def staging(self, job_id: str) -> Iterator[Path]:
-        """A folder for one job's unfinished files; whatever is left in it at the end is removed."""
-        folder = self._staging / job_id
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            _remove(folder)
+    def staging(self, name: str) -> Path:
+        """The folder for unfinished files of this name; what an earlier try left is still in it."""
+        folder = self.staging_path(name)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def staging_path(self, name: str) -> Path:
+        """Where that folder is, or would be."""
+        return self._staging / name
+
+    def drop_staging(self, name: str) -> None:
+        """Removes the unfinished files of this name, if there are any."""
+        _remove(self.staging_path(name))
 
     def publish(self, folder: Path, record: ModelRecord, digests: Mapping[str, str | None]) -> Path:
         """Gives a finished staging folder its final name and returns that path.
 
-        `digests` maps relative paths to "sha256:<hex>" where known; the others are computed here.
+        `digests` maps relative paths to "sha256:<hex>" where known; those of other files are computed here.
         """
-        final = self.root / record.source / folder_name(record)
-        sizes = {path: (folder / path).stat().st_size for path in digests}
-        meta = {
-            "model_id": record.id,
-            **{name: getattr(record, name) for name in META_FIELDS},
-            "downloaded_at": record.updated_at,
-            "original_size_bytes": sum(sizes.values()),
-            "quantized_size_bytes": None,
-            "files": [
-                {"path": path, "size": sizes[path], "sha256": _sha256(folder / path, digest)}
-                for path, digest in digests.items()
-            ],
-            "transformers_version": _version("transformers"),
-            "bitsandbytes_version": _version("bitsandbytes"),
-        }
-        with (folder / META).open("w", encoding="utf-8") as out:
-            json.dump(meta, out, indent=1, ensure_ascii=False)
-            out.flush()
-            os.fsync(out.fileno())
+        final = self._final_path(record)
+        write_meta(folder, record, digests)
         final.parent.mkdir(exist_ok=True)
         if final.exists():
             self._discard(final)
@@ -133,9 +105,14 @@ class Store:
         return final
 
     def link(self, record: ModelRecord) -> Path:
-        """Makes `local/<name>` point to the record's `local_path` and returns the link's path."""
+        """Makes `local/<name>` point to the record's `local_path` and returns the link's path.
+
+        A name that another record's link has (its record may be called otherwise by now) gets the id behind it.
+        """
         link = self.root / Source.LOCAL / record.name
         link.parent.mkdir(exist_ok=True)
+        if link.is_symlink() and str(link.readlink()) != record.local_path:
+            link = link.with_name(f"{record.name}-{record.id}")
         link.unlink(missing_ok=True)
         link.symlink_to(str(record.local_path), target_is_directory=True)
         return link
@@ -156,11 +133,23 @@ class Store:
         elif path.exists():
             self._discard(path)
 
+    def holds(self, record: ModelRecord) -> bool:
+        """Whether the record's folder, or the directory that it links to, is still there."""
+        proof = "config.json" if record.source is Source.LOCAL else META
+        return record.cache_path is not None and (Path(record.cache_path) / proof).exists()
+
+    def moved(self, record: ModelRecord) -> Path | None:
+        """Where a record's folder is now, if the whole cache directory was moved since; else None."""
+        if record.cache_path is None:
+            return None
+        here = self.root / record.source / Path(record.cache_path).name
+        return here if str(here) != record.cache_path and here.exists() else None
+
     def usage(self, record: ModelRecord) -> int:
-        """Bytes on disk that deleting the record would free; 0 for a local model."""
+        """Bytes on disk that deleting the record would free: none of a local model, none that others link to."""
         if record.cache_path is None or record.source is Source.LOCAL:
             return 0
-        return folder_bytes(Path(record.cache_path))
+        return folder_bytes(Path(record.cache_path), own_only=True)
 
     def staging_bytes(self) -> int:
         """Bytes of everything unfinished."""
@@ -172,12 +161,25 @@ class Store:
             if meta_path.parent.is_symlink():
                 continue
             try:
-                yield _read_meta(meta_path)
-            except (ValueError, KeyError, OSError) as error:
+                yield read_meta(meta_path)
+            except UNREADABLE as error:
                 log.error("cannot adopt %s: %s", meta_path.parent, error)
         for link in sorted((self.root / Source.LOCAL).glob("*")):
-            if link.is_symlink() and (link / "config.json").exists():
-                yield _read_link(link)
+            try:
+                if link.is_symlink() and (link / "config.json").exists():
+                    yield read_link(link)
+            except UNREADABLE as error:
+                log.error("cannot adopt %s: %s", link, error)
+
+    def _final_path(self, record: ModelRecord) -> Path:
+        """The folder for a record. Where names differ only in case for the disk, the second gets a digest behind."""
+        plain = self.root / record.source / folder_name(record)
+        try:
+            there = json.loads((plain / META).read_bytes())
+        except (OSError, ValueError):
+            return plain
+        same = isinstance(there, dict) and there.get("repo_id") == record.repo_id and there.get("url") == record.url
+        return plain if same else plain.with_name(f"{plain.name}--{identity(record)}")
 
     def _discard(self, path: Path) -> None:
         doomed = self._staging / f"deleted-{uuid.uuid4().hex}"
@@ -185,80 +187,8 @@ class Store:
         _remove(doomed)
 
 
-def folder_name(record: ModelRecord) -> str:
-    """The final folder's name: `owner--name--FP16`, with the revision between when one was asked for."""
-    parts = [(record.repo_id or record.name).replace("/", "--")]
-    if record.requested_revision:
-        parts.append(re.sub(r"[^A-Za-z0-9_.-]", "_", record.requested_revision)[:80])
-    return "--".join([*parts, record.quantization])
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; links are not followed."""
-    total = 0
-    for where, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(where, name)).st_size  # noqa: PTH118  (hot: a status bar asks)
-            except FileNotFoundError:  # a running download renamed or removed it meanwhile
-                continue
-    return total
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path, digest: str | None) -> str:
-    if digest and digest.startswith("sha256:"):
-        return digest.removeprefix("sha256:")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _read_meta(path: Path) -> ModelRecord:
-    meta: dict[str, Any] = json.loads(path.read_bytes())
-    for name in ("name", "source", "quantization", "files"):
-        meta[name]  # a meta file without these is not ours
-    size = sum(file["size"] for file in meta["files"])
-    return _describe(
-        path.parent,
-        ModelRecord.from_dict({name: meta.get(name) for name in META_FIELDS if meta.get(name) is not None}),
-        size,
-    )
-
-
-def _read_link(link: Path) -> ModelRecord:
-    target = str(link.resolve())
-    record = ModelRecord(
-        name=link.name,
-        source=Source.LOCAL,
-        local_path=target,
-        quantization=Quantization.FP16,
-        model_type=ModelType.LLM,
-    )
-    return _describe(link, record, folder_bytes(Path(target)))
-
-
-def _describe(folder: Path, record: ModelRecord, size: int) -> ModelRecord:
-    config = json.loads((folder / "config.json").read_bytes()) if (folder / "config.json").exists() else {}
-    return record.with_(
-        **architecture_facts(config),
-        config=config,
-        params=short_count(record.param_count),
-        size_bytes=size,
-        downloaded_bytes=size,
-        disk_size_mb=round(size / 1e6, 2),
-        cache_path=str(folder),
-        status=Status.READY,
-    )

@@ -43,12 +43,19 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Preview:
-    """A plan with what it would cost this machine. disk_free, memory_free: bytes."""
+    """A plan with what it would cost this machine. disk_free, memory_free: bytes.
+
+    existing: the record that is this model already. known_architecture: whether the installed transformers has a
+    class for it, None where there is no config. quantized_as: how its own config says that it is quantized.
+    """
 
     plan: Plan
     sizes: dict[Quantization, Sizes]
     disk_free: int
     memory_free: int
+    existing: ModelRecord | None = None
+    known_architecture: bool | None = None
+    quantized_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

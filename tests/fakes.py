@@ -1,5 +1,6 @@
 """Small fakes behind the seams of the program: a source, an engine, and a manager made of them."""
 
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +30,23 @@ CONFIG = {
 
 @dataclass
 class FakeFetcher:
-    """A source that has every repository of the owner "acme". Fetching takes `chunks` steps of `pause_s` seconds."""
+    """A source that has every repository of the owner "acme". Fetching takes `chunks` steps of `pause_s` seconds.
+
+    gate: a plan waits for it.
+    """
 
     chunks: int = 4
     pause_s: float = 0.0
     size: int = 4000
     fail_with: Exception | None = None
+    config: dict[str, object] = field(default_factory=lambda: CONFIG)
+    gate: threading.Event | None = None
     tokens: list[str | None] = field(default_factory=list)
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
         self.tokens.append(token)
+        if self.gate:
+            self.gate.wait(10)
         if not origin.repo_id or not origin.repo_id.startswith("acme/"):
             raise RepoNotFound(f"Model not found: '{origin.repo_id}' does not exist on HuggingFace.")
         return Plan(
@@ -48,7 +56,7 @@ class FakeFetcher:
             files=(PlannedFile("config.json", 2, None), PlannedFile("model.safetensors", self.size, None)),
             commit="c0ffee" + "0" * 34,
             param_count=2_000,
-            config=CONFIG,
+            config=self.config,
         )
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:

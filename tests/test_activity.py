@@ -43,6 +43,9 @@ def test_a_settle_that_fails_does_not_leave_the_model_busy() -> None:
     activity.submit("load", RECORD, lane, lambda job: RECORD, settle)
     lane.call(lambda: None)
     assert activity.job(1) is None
+    kind, message = notices(activity)[-1]
+    assert kind == "model:load:error"
+    assert "Something went wrong" in str(message)
 
 
 def test_the_live_record_shows_the_job_instead_of_the_stored_error() -> None:

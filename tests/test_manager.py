@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import FakeFetcher, FakeOpener, make_manager
+from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 
 from millm.engines.base import ChatRequest, Message
 from millm.errors import (
@@ -21,7 +21,9 @@ from millm.errors import (
     ModelIsLoaded,
     ModelNotFound,
     ModelNotLoaded,
+    QueueFull,
     RepoNotFound,
+    UnsupportedModel,
 )
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
@@ -409,4 +411,79 @@ def test_closing_ends_what_runs_and_keeps_the_interrupted_download_for_a_retry(t
     again.retry(two.id)
     finish(again, two)
     assert again.record(two.id).status is Status.READY
+    assert again.close()
+
+
+def test_unloading_one_model_never_closes_the_one_that_replaced_it(make: Make) -> None:
+    manager = make(opener=FakeOpener(pause_s=0.1, engine_pause_s=0.05))
+    first, second = loaded(manager, "one"), get(manager, "two")
+    manager.chat(ask("word " * 10))
+    manager.load(second.id)
+    manager.unload(first.id)
+    finish(manager, first)
+    finish(manager, second)
+    assert manager.loaded() is not None
+    assert manager.loaded().id == second.id  # type: ignore[union-attr]
+
+
+def test_a_model_that_another_replaced_is_told_of(make: Make) -> None:
+    manager = make()
+    first, second = loaded(manager, "one"), get(manager, "two")
+    seen = manager.feed.number
+    manager.load(second.id)
+    finish(manager, second)
+    manager.feed.close()
+    told = [notice for notice in manager.feed.read(after=seen) if notice and notice.model_id == first.id]
+    assert [notice.record.status for notice in told if notice.record] == [Status.READY]
+
+
+def test_a_config_that_cannot_be_stored_is_refused(make: Make) -> None:
+    manager = make(fetcher=FakeFetcher(config={**CONFIG, "x": "\ud800"}))
+    with pytest.raises(UnsupportedModel):
+        manager.download(hub())
+    assert manager.records() == []
+
+
+def test_the_type_of_a_loaded_model_stays(make: Make) -> None:
+    manager = make()
+    record = loaded(manager)
+    with pytest.raises(ModelIsLoaded):
+        manager.update(record.id, model_type=ModelType.TTS)
+
+
+def test_questions_to_a_slow_hub_are_bounded(make: Make) -> None:
+    gate = threading.Event()
+    manager = make(fetcher=FakeFetcher(gate=gate))
+    refused: list[Exception] = []
+
+    def ask_the_hub() -> None:
+        try:
+            manager.plan(hub())
+        except QueueFull as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=ask_the_hub) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 5
+    while len(refused) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    gate.set()
+    for thread in threads:
+        thread.join(5)
+    assert len(refused) == 4
+
+
+def test_a_moved_cache_directory_is_found_again(make: Make, tmp_path: Path) -> None:
+    manager = make_manager(tmp_path / "old")
+    record = get(manager)
+    manager.close()
+    (tmp_path / "old").rename(tmp_path / "new")
+    again = make_manager(tmp_path / "new")
+    moved = again.record(record.id)
+    assert (moved.status, moved.cache_path) == (
+        Status.READY,
+        str(tmp_path / "new" / "huggingface" / "acme--one--FP16"),
+    )
+    again.delete(record.id)
     assert again.close()

@@ -2,7 +2,17 @@
 
 import pytest
 
-from millm.records import ModelRecord, ModelType, Status, architecture_facts, now, short_count
+from millm.records import (
+    NAME,
+    ModelRecord,
+    ModelType,
+    Status,
+    architecture_facts,
+    is_plain,
+    now,
+    safe_name,
+    short_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +51,31 @@ def test_facts_of_plain_composite_and_old_configs() -> None:
     gpt2 = architecture_facts({"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024})
     assert (gpt2["hidden_size"], gpt2["num_layers"], gpt2["num_heads"], gpt2["context_length"]) == (768, 12, 12, 1024)
     assert architecture_facts({})["architecture"] is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"architectures": {"a": 1}}, {"architectures": [{"b": 2}]}, {"hidden_size": 10**400}, {"num_hidden_layers": -1},
+     {"max_position_embeddings": True}, {"text_config": 3, "hidden_size": "many"}],
+)  # fmt: skip
+def test_strange_configs_state_nothing(odd: dict[str, object]) -> None:
+    assert set(architecture_facts(odd).values()) == {None}
+
+
+def test_what_can_be_stored_and_read_by_everybody() -> None:
+    deep: object = 1
+    for _ in range(100):
+        deep = [deep]
+    assert is_plain({"a": [1, 2.5, None, True, {"b": "ü"}]})
+    for value in (deep, {"x": "\ud800"}, {"\ud800": 1}, 2**63, [10**400]):
+        assert not is_plain(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("my model (1)", "my-model-1"), ("<img src=x>", "img-src-x"), ("..", "model"), ("a.b_c-1", "a.b_c-1")],
+)
+def test_names_are_made_of_what_names_may_have(text: str, name: str) -> None:
+    assert safe_name(text) == name
+    assert NAME.fullmatch(safe_name(text))
+    assert not NAME.fullmatch("..")

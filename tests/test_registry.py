@@ -174,3 +174,53 @@ def test_kill_9_while_writing_leaves_a_readable_registry(tmp_path: Path) -> None
         storage.load()
         stored = (storage.read() or {})["models"]
         assert confirmed <= len(stored) <= confirmed + 1
+
+
+def test_a_write_that_fails_changes_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+    registry = open_registry(tmp_path)
+    kept = registry.add(record(1))
+    (tmp_path / "registry.tmp").mkdir()  # the temporary file cannot be written
+    for attempt in (lambda: registry.add(record(2)), lambda: registry.remove(kept.id)):
+        with pytest.raises(OSError, match="directory"):
+            attempt()
+    (tmp_path / "registry.tmp").rmdir()
+    registry.add(record(3))
+    registry.close()
+    again = open_registry(tmp_path)
+    assert [r.name for r in again.all()] == ["m3", "m1"]
+    again.close()
+
+
+def test_text_that_is_no_text_can_be_stored(tmp_path: Path) -> None:
+    registry = open_registry(tmp_path)
+    registry.add(record(1, settings={"x": "\ud800"}))
+    registry.add(record(2))
+    registry.close()
+    again = open_registry(tmp_path)
+    assert len(again.all()) == 2
+    again.close()
+
+
+def test_one_row_that_cannot_be_read_does_not_cost_the_others(tmp_path: Path) -> None:
+    registry = open_registry(tmp_path)
+    registry.add(record(1))
+    registry.add(record(2))
+    registry.close()
+    path = tmp_path / "registry.json"
+    path.write_text(path.read_text().replace('"huggingface"', '"of a later version"', 1))
+    again = open_registry(tmp_path, (record(7),))
+    assert [r.name for r in again.all()] == ["m2"]
+    assert list(tmp_path.glob("registry.json.damaged-*"))
+    again.close()
+    third = open_registry(tmp_path)
+    assert [r.name for r in third.all()] == ["m2"]
+    third.close()
+
+
+def test_a_rebuild_leaves_out_what_is_there_twice_and_is_whole_or_nothing(tmp_path: Path) -> None:
+    registry = open_registry(tmp_path, (record(1), record(1, name="copy"), record(2)))
+    assert {r.name for r in registry.all()} == {"m1", "m2"}
+    registry.close()
+    again = open_registry(tmp_path)
+    assert {r.name for r in again.all()} == {"m1", "m2"}
+    again.close()

@@ -79,7 +79,7 @@ def test_a_failed_open_leaves_no_model_and_the_old_one_closed() -> None:
 
 
 def test_too_many_requests_are_refused_and_the_others_answered() -> None:
-    resident = Resident(FakeOpener(engine_pause_s=0.02))
+    resident = Resident(FakeOpener(engine_pause_s=0.2))
     resident.open(RECORD, OPTIONS, Job())
     request = ChatRequest((Message("user", "a b"),))
     jobs = [resident.chat(request) for _ in range(REQUESTS_IN_ALL)]

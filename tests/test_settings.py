@@ -25,6 +25,11 @@ def test_a_flag_wins_over_the_environment() -> None:
     assert not settings.loopback
 
 
+def test_on_spaces_it_listens_where_the_platform_looks() -> None:
+    assert read_settings([], {"SPACE_ID": "me/x"}).host == "0.0.0.0"
+    assert read_settings([], {"SPACE_ID": "me/x", "HOST": "127.0.0.1"}).host == "127.0.0.1"
+
+
 @pytest.mark.parametrize("argv", [["--port", "x"], ["--port", "0"], ["--port", "70000"], ["--log-level", "LOUD"]])
 def test_an_unusable_value_is_named(argv: list[str]) -> None:
     with pytest.raises(StartupError, match=argv[0].strip("-").replace("-", "_").upper()):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from millm.errors import InsufficientDisk, StartupError
+from millm.meta import META, folder_bytes, folder_name
 from millm.records import ModelRecord, Quantization, Source, Status
-from millm.store import META, Store, folder_bytes, folder_name
+from millm.store import Store
 
 RECORD = ModelRecord(id=3, name="tiny", repo_id="acme/tiny", revision="c0ffee", param_count=2_500_000_000)
 
@@ -30,8 +31,8 @@ def fill(folder: Path) -> dict[str, str | None]:
 
 
 def publish(store: Store, record: ModelRecord = RECORD) -> ModelRecord:
-    with store.staging("job") as folder:
-        path = store.publish(folder, record, fill(folder))
+    folder = store.staging("job")
+    path = store.publish(folder, record, fill(folder))
     return record.with_(cache_path=str(path))
 
 
@@ -47,22 +48,36 @@ def test_a_finished_folder_gets_its_final_name_and_a_meta_file(store: Store) -> 
     assert list((store.root / ".staging").iterdir()) == []
 
 
-def test_staging_is_emptied_however_the_work_ends(store: Store) -> None:
-    with pytest.raises(KeyboardInterrupt), store.staging("job") as folder:
-        (folder / "part").write_bytes(b"x")
-        raise KeyboardInterrupt
-    assert list((store.root / ".staging").iterdir()) == []
+def test_staging_keeps_what_is_unfinished_until_it_is_dropped(store: Store) -> None:
+    (store.staging("one") / "part").write_bytes(b"half")
+    assert (store.staging("one") / "part").read_bytes() == b"half"
+    assert store.staging_bytes() == 4
+    store.drop_staging("one")
+    store.drop_staging("one")
+    assert store.staging_bytes() == 0
     assert not (store.root / "huggingface").exists()
 
 
-def test_what_a_killed_process_left_in_staging_is_swept_at_the_next_start(tmp_path: Path) -> None:
-    left = tmp_path / ".staging" / "dead"
-    left.mkdir(parents=True)
-    (left / "model.safetensors").write_bytes(b"half")
-    store = Store(tmp_path)
-    store.open()
-    assert not left.exists()
-    store.close()
+def test_the_sweep_keeps_what_somebody_goes_on_with(store: Store) -> None:
+    for name in ("kept", "orphan"):
+        (store.staging(name) / "model.safetensors").write_bytes(b"half")
+    store.sweep({"kept"})
+    assert [path.name for path in (store.root / ".staging").iterdir()] == ["kept"]
+
+
+def test_files_that_others_link_to_free_nothing(store: Store, tmp_path: Path) -> None:
+    record = publish(store)
+    before = store.usage(record)
+    (tmp_path / "blob").hardlink_to(Path(str(record.cache_path)) / "model.safetensors")
+    assert store.usage(record) == before - 7
+
+
+def test_a_record_is_held_while_its_folder_is_there(store: Store, tmp_path: Path) -> None:
+    record = publish(store)
+    assert store.holds(record)
+    assert not store.holds(RECORD)
+    store.delete(record)
+    assert not store.holds(record)
 
 
 def test_one_process_at_a_time(store: Store) -> None:
@@ -153,9 +168,31 @@ def test_too_little_disk_is_said_in_gigabytes_before_anything_is_written(store: 
     [
         ({}, "acme--tiny--FP16"),
         ({"quantization": Quantization.Q4}, "acme--tiny--Q4"),
-        ({"requested_revision": "feature/../x"}, "acme--tiny--feature_.._x--FP16"),
+        ({"requested_revision": "v1"}, "acme--tiny--v1--FP16"),
+        ({"requested_revision": "feature/../x"}, "acme--tiny--feature_.._x--FP16--14d6aafb"),
         ({"repo_id": None}, "tiny--FP16"),
     ],
 )
 def test_folder_names(fields: dict[str, object], name: str) -> None:
     assert folder_name(RECORD.with_(**fields)) == name
+
+
+def test_models_with_names_that_run_together_have_folders_of_their_own(store: Store) -> None:
+    alike = [
+        ("a/b--c", None), ("a--b/c", None), ("a/b", "c"), ("a/b", "c/d"), ("a/b", "c_d"), ("A/B", "c"),
+    ]  # fmt: skip
+    records = [publish(store, RECORD.with_(repo_id=repo, requested_revision=rev)) for repo, rev in alike]
+    folders = {str(record.cache_path).lower() for record in records[:-1]}
+    assert len(folders) == 5
+    for record, (repo, _) in zip(records, alike, strict=True):
+        assert json.loads((Path(str(record.cache_path)) / META).read_text())["repo_id"] == repo
+
+
+def test_a_renamed_models_link_is_not_taken_by_another(store: Store, tmp_path: Path) -> None:
+    one, two = tmp_path / "x" / "tiny", tmp_path / "y" / "tiny"
+    links = []
+    for number, folder in enumerate((one, two)):
+        folder.mkdir(parents=True)
+        fill(folder)
+        links.append(store.link(ModelRecord(id=number, name="tiny", source=Source.LOCAL, local_path=str(folder))))
+    assert [link.resolve() for link in links] == [one, two]

@@ -1,0 +1,138 @@
+"""What failed, killed and cancelled downloads leave, and how records and disk are brought to agree at start."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeFetcher, make_manager
+
+from millm.errors import DownloadFailed
+from millm.events import Report
+from millm.manager import Manager
+from millm.records import ModelRecord, Source, Status
+from millm.sources.base import Origin, Plan
+from millm.sources.journal import Extent, Journal, checksum
+
+HALF = b"h" * 2000
+
+
+class PartFetcher(FakeFetcher):
+    """Brings half of the weights and fails, as often as `failures` says; then goes on with what is there."""
+
+    failures = 1
+    found: int = -1
+
+    def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
+        journal = Journal(folder)
+        self.found = journal.count("model.safetensors", None)
+        if self.failures:
+            self.failures -= 1
+            (folder / "model.safetensors").write_bytes(HALF)
+            journal.add("model.safetensors", None, [Extent(0, len(HALF), checksum(HALF))])
+            journal.close(finished=False)
+            raise DownloadFailed("Download failed: Network error. Please check connection and try again.")
+        journal.close(finished=True)
+        super().fetch(plan, token, folder, report)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
+    made: list[Manager] = []
+
+    def build(**parts: object) -> Manager:
+        if made:
+            made[-1].close(1)
+        made.append(make_manager(tmp_path, **parts))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield build
+    made[-1].close(1)
+
+
+def start(manager: Manager, name: str = "one") -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, f"acme/{name}"))
+    return wait(manager, record)
+
+
+def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
+    job = manager.job(record.id)
+    if job:
+        job.wait(5)
+    return manager.record(record.id)
+
+
+def staged(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / ".staging").iterdir()]
+
+
+def test_a_failed_download_keeps_what_came_and_a_retry_goes_on(make: Callable[..., Manager], tmp_path: Path) -> None:
+    fetcher = PartFetcher()
+    manager = make(fetcher=fetcher)
+    failed = start(manager)
+    assert (failed.status, failed.downloaded_bytes) == (Status.ERROR, len(HALF))
+    assert staged(tmp_path) == ["huggingface--acme--one--FP16"]
+    manager.retry(failed.id)
+    ready = wait(manager, failed)
+    assert (ready.status, fetcher.found) == (Status.READY, len(HALF))
+    assert staged(tmp_path) == []
+
+
+def test_a_later_process_goes_on_too_and_sweeps_orphans(make: Callable[..., Manager], tmp_path: Path) -> None:
+    failed = start(make(fetcher=PartFetcher()))
+    (tmp_path / ".staging" / "orphan").mkdir()
+    fetcher = PartFetcher()
+    fetcher.failures = 0
+    manager = make(fetcher=fetcher)
+    assert staged(tmp_path) == ["huggingface--acme--one--FP16"]
+    assert manager.record(failed.id).downloaded_bytes == len(HALF)
+    manager.retry(failed.id)
+    assert wait(manager, failed).status is Status.READY
+    assert fetcher.found == len(HALF)
+
+
+def test_deleting_a_failed_download_removes_what_it_kept(make: Callable[..., Manager], tmp_path: Path) -> None:
+    manager = make(fetcher=PartFetcher())
+    failed = start(manager)
+    manager.delete(failed.id)
+    assert staged(tmp_path) == []
+    assert manager.records() == []
+
+
+def test_cancelling_a_retry_removes_what_was_kept(make: Callable[..., Manager], tmp_path: Path) -> None:
+    fetcher = PartFetcher()
+    manager = make(fetcher=fetcher)
+    failed = start(manager)
+    fetcher.chunks, fetcher.pause_s = 1000, 0.01
+    manager.retry(failed.id)
+    manager.cancel(failed.id)
+    assert staged(tmp_path) == []
+    assert manager.records() == []
+
+
+def test_a_folder_without_a_record_is_adopted(make: Callable[..., Manager], tmp_path: Path) -> None:
+    ready = start(make())
+    manager = make()
+    manager._registry.remove(ready.id)
+    again = make()
+    (adopted,) = again.records()
+    assert (adopted.status, adopted.name, adopted.cache_path) == (Status.READY, "one", ready.cache_path)
+
+
+def test_a_crash_between_rename_and_registry_is_mended(make: Callable[..., Manager]) -> None:
+    ready = start(make())
+    manager = make()
+    manager._registry.update(ready.id, status=Status.ERROR, cache_path=None, error_message="interrupted")
+    mended = make().record(ready.id)
+    assert (mended.status, mended.cache_path, mended.error_message) == (Status.READY, ready.cache_path, None)
+
+
+def test_a_record_whose_files_have_gone_says_so_and_can_be_retried(make: Callable[..., Manager]) -> None:
+    ready = start(make())
+    shutil.rmtree(str(ready.cache_path))
+    manager = make()
+    gone = manager.record(ready.id)
+    assert gone.status is Status.ERROR
+    assert "no longer" in str(gone.error_message)
+    manager.retry(ready.id)
+    assert wait(manager, ready).status is Status.READY
