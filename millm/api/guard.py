@@ -27,7 +27,7 @@ HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(:[0-9]+)?")
 CSP = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self'; "
-    "frame-ancestors {frames}; base-uri 'self'; form-action 'self'"
+    "frame-ancestors {frames}; base-uri 'self'; form-action 'none'"
 )
 
 
@@ -151,7 +151,8 @@ class Guard:
         async def mark(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=list(message.get("headers", ())))
-                headers.update(self._headers)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)  # the login page has a policy of its own
                 headers["x-request-id"] = request_id
                 if cross_origin:
                     headers["access-control-allow-origin"] = cross_origin

@@ -11,6 +11,10 @@ LOGIN_PATH = "/auth"
 COOKIE_AGE_S = 30 * 24 * 3600
 MAX_FORM_BYTES = 4096
 
+# The one page with a form; elsewhere forms are forbidden, for a model's answer could hold one.
+CSP = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+PAGE_HEADERS = {"cache-control": "no-store", "content-security-policy": CSP}
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -68,7 +72,7 @@ class KeyCheck:
     def ask(self, wrong: bool = False) -> Response:
         """The page with the form, as a refusal. wrong: a key was given, and it was not this one."""
         alert = '<p role="alert">That is not the key of this server.</p>' if wrong else ""
-        return HTMLResponse(PAGE.replace("<!--alert-->", alert), 401, {"cache-control": "no-store"})
+        return HTMLResponse(PAGE.replace("<!--alert-->", alert), 401, PAGE_HEADERS)
 
     async def log_in(self, request: Request) -> Response:
         """Reads the form; sets the cookie and goes to the page, or asks again."""

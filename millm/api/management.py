@@ -28,7 +28,9 @@ from millm.api.management_schema import (
 from millm.api.parts import StreamThreads, TheManager
 from millm.api.streams import EventStream
 from millm.api.wire import success
+from millm.catalog import Suggestion
 from millm.records import ModelRecord, ModelType
+from millm.requirements import Compatibility, Requirements
 from millm.views import StorageState, SystemState
 
 models = APIRouter(prefix="/api/models", tags=["Models"])
@@ -111,9 +113,10 @@ def change_model(manager: TheManager, model_id: int, body: PatchBody) -> Respons
 
 
 @models.delete("/{model_id:int}", summary="Delete a model", **_says(None, None))
-def delete_model(manager: TheManager, model_id: int) -> Response:
-    """Deletes files and record; of a local model only the record and the link, never the files."""
-    manager.delete(model_id)
+def delete_model(manager: TheManager, model_id: int, everywhere: bool = False) -> Response:
+    """Deletes files and record; of a local model only the record and the link, never the files. Of an Ollama model
+    only the record, unless `everywhere` asks to remove it from Ollama too."""
+    manager.delete(model_id, everywhere)
     return success(None)
 
 
@@ -150,6 +153,44 @@ def unload_model(manager: TheManager, model_id: int) -> Response:
     return success(manager.unload(model_id).to_dict(), 202)
 
 
+@jobs.post("/{model_id:int}/verify", summary="Check a model's files", **_starts_job(examples.READY))
+def verify_model(manager: TheManager, model_id: int) -> Response:
+    """Computes the digests of all files again; afterwards the record has no error, or says which files are wrong."""
+    return success(manager.verify(model_id).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/activate", summary="Make a model the active one", **_starts_job(examples.READY))
+def activate_model(manager: TheManager, model_id: int) -> Response:
+    """For `llm` the same as load. Of the other types one is active, for programs that ask for it."""
+    return success(manager.activate(model_id).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/deactivate", summary="Leave a type without active model", **_starts_job(examples.READY))
+def deactivate_model(manager: TheManager, model_id: int) -> Response:
+    """For `llm` the same as unload."""
+    return success(manager.deactivate(model_id).to_dict(), 202)
+
+
+@models.get("/{model_id:int}/requirements", summary="See what a model needs", **_says(Requirements, examples.NEEDS))
+def show_requirements(manager: TheManager, model_id: int) -> Response:
+    """Memory by parts, disk and Python packages. Bytes."""
+    return success(_needs(manager.compatibility(model_id).requirements))
+
+
+@models.get(
+    "/{model_id:int}/compatibility", summary="See whether this machine fits", **_says(Compatibility, examples.FITS)
+)
+def show_compatibility(manager: TheManager, model_id: int) -> Response:
+    """Whether memory and disk are free now, and what else is in the way."""
+    found = manager.compatibility(model_id)
+    needs = _needs(found.requirements)
+    return success({"fits": found.fits, "warnings": list(found.warnings), "requirements": needs})
+
+
+def _needs(needed: Requirements) -> dict[str, Any]:
+    return {**asdict(needed), "memory": {**asdict(needed.memory), "total": needed.memory.total}}
+
+
 @jobs.get("/{model_id:int}/events", summary="Follow one model", **_streams())
 def follow_model(manager: TheManager, threads: StreamThreads, model_id: int) -> Response:
     """First the present state, then everything that happens to the model."""
@@ -161,6 +202,12 @@ def follow_model(manager: TheManager, threads: StreamThreads, model_id: int) -> 
 def follow_all(manager: TheManager, threads: StreamThreads) -> Response:
     """First the present state of every running job, then everything that happens to any model."""
     return EventStream(frames(manager), threads)
+
+
+@machine.get("/api/catalog", summary="See suggested models", **_says(list[Suggestion], [examples.SUGGESTION]))
+def show_catalog(manager: TheManager) -> Response:
+    """Models of every type; those that suit this machine first."""
+    return success([{**asdict(one.entry), "fits": one.fits} for one in manager.catalog()])
 
 
 @machine.get("/api/system", summary="See how this machine is doing", **_says(SystemState, examples.SYSTEM))

@@ -119,3 +119,35 @@ data: {"model_id":1,"pending_requests":1}
 event: model:deleted
 data: {"model_id":3}
 """
+
+NEEDS = {
+    "memory": {
+        "weights": 5_228_683_776,
+        "kv_cache": 436_207_616,
+        "activations": 262_144_000,
+        "overhead": 0,
+        "context_length": 4096,
+        "provenance": "from parameter count",
+        "total": 5_927_035_392,
+    },
+    "disk_bytes": 5_264_520_000,
+    "missing_bytes": 0,
+    "packages": ["torch", "transformers", "accelerate"],
+}
+FITS = {"fits": True, "warnings": [], "requirements": NEEDS}
+SUGGESTION: dict[str, object] = {
+    "id": "qwen3-0.6b",
+    "title": "Qwen3 0.6B",
+    "model_type": "llm",
+    "source": "huggingface",
+    "good_for": "Quick answers with optional reasoning on a laptop",
+    "repo_id": "Qwen/Qwen3-0.6B",
+    "ollama_name": None,
+    "url": None,
+    "params": "0.6B",
+    "param_count": 596_049_920,
+    "download_mb": 1520,
+    "gated": False,
+    "requires": [],
+    "fits": True,
+}

@@ -6,10 +6,10 @@ Requests are checked by these models. Answers are written as plain JSON without 
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.records import ModelType, Quantization, Source, Status, architecture_facts, short_count
+from millm.records import ModelType, Quantization, Source, Status, architecture_facts, is_plain, short_count
 from millm.sources.base import Origin
 from millm.views import Preview, Sizes
 
@@ -18,8 +18,10 @@ REPO = "google/gemma-2-2b"
 
 # source -> the field that names the model, and the fields that mean nothing for it
 SOURCE_FIELDS: dict[Source, tuple[str, tuple[str, ...]]] = {
-    Source.HUGGINGFACE: ("repo_id", ("local_path",)),
-    Source.LOCAL: ("local_path", ("repo_id", "revision", "hf_token")),
+    Source.HUGGINGFACE: ("repo_id", ("local_path", "url", "ollama_name", "checksum")),
+    Source.LOCAL: ("local_path", ("repo_id", "url", "ollama_name", "checksum", "revision", "hf_token")),
+    Source.URL: ("url", ("repo_id", "local_path", "ollama_name", "revision", "hf_token")),
+    Source.OLLAMA: ("ollama_name", ("repo_id", "local_path", "url", "checksum", "revision", "hf_token")),
 }
 Lax = Field(strict=False)  # JSON has no enumerations, so their names are taken as such
 
@@ -30,6 +32,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    if not is_plain(value):
+        raise PydanticCustomError("plain", "it holds what JSON readers cannot read")
+    return value
+
+
 class OriginBody(_Strict):
     """Where a model is asked to come from."""
 
@@ -38,6 +46,9 @@ class OriginBody(_Strict):
     source: Annotated[Source, Lax] = Field(Source.HUGGINGFACE, description="where the model comes from")
     repo_id: str | None = Field(None, max_length=500, description="source huggingface: owner/name, or its address")
     local_path: str | None = Field(None, max_length=4096, description="source local: an absolute path")
+    url: str | None = Field(None, max_length=4096, description="source url: the address of a weights file or archive")
+    ollama_name: str | None = Field(None, max_length=255, description="source ollama: name:tag")
+    checksum: str | None = Field(None, max_length=80, description="source url: sha256:<hex> or md5:<hex>")
     revision: str | None = Field(None, max_length=255, description="branch, tag or commit; else the default branch")
     trust_remote_code: bool = Field(False, description="allow loading to run Python code from the repository")
     hf_token: str | None = Field(None, max_length=500, description="for gated repositories; never written anywhere")
@@ -56,7 +67,15 @@ class OriginBody(_Strict):
 
     def origin(self) -> Origin:
         """The origin that is meant."""
-        return Origin(self.source, self.repo_id, self.revision, self.local_path, self.trust_remote_code)
+        return Origin(
+            self.source,
+            self.repo_id or self.ollama_name,
+            self.revision,
+            self.local_path,
+            self.trust_remote_code,
+            self.url,
+            self.checksum,
+        )
 
 
 class PreviewBody(OriginBody):
@@ -104,7 +123,9 @@ class PatchBody(_Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "gemma"}]})
 
     name: str = Field(default_factory=str, description="1-255 letters, digits, '-', '_' or '.'; unique")
-    settings: dict[str, Any] = Field(default_factory=dict, description="replaces the whole object")
+    settings: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(
+        default_factory=dict, description="replaces the whole object"
+    )
     model_type: Annotated[ModelType, Lax] = Field(
         default_factory=lambda: ModelType.LLM, description="what the model is for"
     )
@@ -200,6 +221,15 @@ class PreviewInfo(BaseModel):
     is_gated: bool
     requires_trust_remote_code: bool
     license: str | None
+    format: Literal["safetensors", "pickle", "other"]
+    has_chat_template: bool | None
+    code_files: list[str]
+    architecture_known: bool | None = Field(description="to the transformers that is installed; null: no config")
+    quantized_as: str | None = Field(description="how the repository itself quantized the weights")
+    cached_bytes: int = Field(description="of the files, in the Hugging Face cache of this machine")
+    existing_id: int | None = Field(description="the id of the record that is this model already")
+    disk_free_bytes: int
+    memory_free_bytes: int
     files: list[FileInfo]
     estimated_sizes: dict[Quantization, SizesInfo]
     warnings: list[str]
@@ -226,6 +256,15 @@ def preview_json(preview: Preview) -> dict[str, object]:
         "is_gated": plan.gated,
         "requires_trust_remote_code": plan.requires_remote_code,
         "license": plan.license,
+        "format": plan.format,
+        "has_chat_template": plan.chat_template,
+        "code_files": list(plan.code_files),
+        "architecture_known": preview.known_architecture,
+        "quantized_as": preview.quantized_as,
+        "cached_bytes": plan.cached_bytes,
+        "existing_id": preview.existing.id if preview.existing else None,
+        "disk_free_bytes": preview.disk_free,
+        "memory_free_bytes": preview.memory_free,
         "files": [{"path": file.path, "size": file.size} for file in plan.files],
         "estimated_sizes": _sizes_json(preview.sizes),
         "warnings": list(plan.warnings),

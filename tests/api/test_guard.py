@@ -170,7 +170,7 @@ def test_every_answer_tells_browsers_what_is_allowed(headers: dict[str, str]) ->
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
-    assert "form-action 'self'" in policy
+    assert "form-action 'none'" in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "same-origin"
 
