@@ -3,13 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from millm.errors import InsufficientMemory, InvalidRequest, explain
+from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, explain
+from millm.ui import words
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -20,37 +21,43 @@ DIALOG = """
   <div class="mi-dialog-buttons">
     <button type="button" class="mi-btn" id="confirm-cancel-btn" autofocus>Cancel</button>
     <button type="button" class="mi-btn is-primary" id="confirm-ok-btn"></button>
+    <button type="button" class="mi-btn is-primary is-danger" id="confirm-also-btn" hidden></button>
   </div>
 </dialog>
 """
 # Questions come from a button's data (delete) or from the server as the `question` property (load anyway).
-# Both reach the page as textContent only.
+# Both reach the page as textContent only. The answer is "ok", "also" (the second way, where there is one) or "".
 DIALOG_SCRIPT = """
 const dialog = element.querySelector('dialog');
 const part = (id) => dialog.querySelector('#confirm-' + id);
 let answer = null;
-window.millm.ask = (title, body, ok, danger) => new Promise((resolve) => {
+window.millm.ask = ({ title, body, ok, also, danger }) => new Promise((resolve) => {
   part('title').textContent = title;
   part('body').textContent = body;
   part('ok-btn').textContent = ok;
-  part('ok-btn').classList.toggle('is-danger', danger);
+  part('ok-btn').classList.toggle('is-danger', danger && !also);
+  part('ok-btn').classList.toggle('is-primary', !also);
+  part('also-btn').textContent = also ?? '';
+  part('also-btn').hidden = !also;
   answer = resolve;
   dialog.returnValue = '';
   dialog.showModal();
 });
-dialog.addEventListener('close', () => { answer?.(dialog.returnValue === 'ok'); answer = null; });
+dialog.addEventListener('close', () => { answer?.(dialog.returnValue); answer = null; });
 dialog.addEventListener('click', (event) => {
   if (event.target === dialog || event.target === part('cancel-btn')) dialog.close('');
   if (event.target === part('ok-btn')) dialog.close('ok');
+  if (event.target === part('also-btn')) dialog.close('also');
 });
 window.millm.act = (action, model) => trigger('ask_manager', { action, model });
 watch('question', async () => {
   const { title, body, ok, action, model } = JSON.parse(props.question);
-  if (await window.millm.ask(title, body, ok, true)) window.millm.act(action, model);
+  if (await window.millm.ask({ title, body, ok, danger: true })) window.millm.act(action, model);
 });
 """
 
 TOAST_S = 8.0
+NONSENSE = "The page asked for something that does not exist. Reload it."
 
 
 def build_dialog() -> gr.HTML:
@@ -70,6 +77,11 @@ def toasts() -> Iterator[None]:
 def warn(message: str) -> None:
     """A toast about something that went wrong."""
     gr.Warning(escape(message), duration=TOAST_S)
+
+
+def done(message: str) -> None:
+    """A toast about something that went well."""
+    gr.Success(escape(message), duration=TOAST_S / 2)
 
 
 def _load(manager: "Manager", model_id: int) -> None:
@@ -101,7 +113,21 @@ def _retry(manager: "Manager", model_id: int) -> None:
 def _delete(manager: "Manager", model_id: int) -> None:
     name = manager.record(model_id).name
     manager.delete(model_id)
-    gr.Success(f"{escape(name)} deleted", duration=TOAST_S / 2)
+    done(f"{name} deleted")
+
+
+def _delete_everywhere(manager: "Manager", model_id: int) -> None:
+    name = manager.record(model_id).name
+    manager.delete(model_id, everywhere=True)
+    done(f"{name} deleted, from Ollama too")
+
+
+def _activate(manager: "Manager", model_id: int) -> None:
+    manager.activate(model_id)
+
+
+def _deactivate(manager: "Manager", model_id: int) -> None:
+    manager.deactivate(model_id)
 
 
 COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
@@ -112,6 +138,9 @@ COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
     "start": _start,
     "retry": _retry,
     "delete": _delete,
+    "delete-everywhere": _delete_everywhere,
+    "activate": _activate,
+    "deactivate": _deactivate,
 }
 
 
@@ -121,14 +150,40 @@ def act(manager: "Manager", action: object, model_id: object) -> str | None:
     Both values come from a browser and may be anything.
     """
     with toasts():
-        command = COMMANDS.get(str(action))
-        if command is None or not isinstance(model_id, int):
-            raise InvalidRequest("The page asked for something that does not exist. Reload it.")
+        command, number = COMMANDS.get(str(action)), _checked_id(model_id)
+        if command is None:
+            raise InvalidRequest(NONSENSE)
         try:
-            command(manager, model_id)
+            command(manager, number)
         except InsufficientMemory as short:
-            return load_anyway_question(manager.record(model_id).name, model_id, short.message)
+            return load_anyway_question(manager.record(number).name, number, short.message)
     return None
+
+
+def _checked_id(model_id: object) -> int:
+    if not isinstance(model_id, int):
+        raise InvalidRequest(NONSENSE)
+    return model_id
+
+
+def verify(manager: "Manager", model_id: object) -> Iterator[None]:
+    """Has a model's files checked and says in a toast how that ended; yields at once and then every beat."""
+    with toasts():
+        record = manager.verify(_checked_id(model_id))
+        job = manager.job(record.id)
+        yield
+        if job is not None:
+            for _ in job.events():
+                yield
+            with suppress(Cancelled):
+                job.result()
+                done(words.verified(record))
+            return
+        now = manager.record(record.id)  # a small model is checked before anybody can watch
+        if now.error_message:
+            warn(now.error_message)
+        else:
+            done(words.verified(now))
 
 
 def load_anyway_question(name: str, model_id: int, message: str) -> str:

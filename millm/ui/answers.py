@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
@@ -38,6 +39,7 @@ class Controls:
             top_p=float(self.top_p),
             top_k=int(self.top_k),
             max_tokens=int(self.max_tokens),
+            clip=True,
             seed=None if self.seed is None else int(self.seed),
         )
 
@@ -66,11 +68,14 @@ def plain_text(content: Any) -> str:
 
 
 def chat_request(history: History, controls: Controls) -> ChatRequest:
-    """The conversation as a request. Messages with a title are what the model thought: they are not repeated."""
+    """The conversation as a request. Messages with a title are what the model thought: they are not repeated.
+
+    Turns that follow each other, as after an answer that failed, become one: many templates want them to alternate.
+    """
+    said = [message for message in history if not (message.get("metadata") or {}).get("title")]
     turns = [
-        Message(message["role"], plain_text(message["content"]))
-        for message in history
-        if not (message.get("metadata") or {}).get("title")
+        Message(role, "\n\n".join(plain_text(message["content"]) for message in together))
+        for role, together in groupby(said, key=lambda message: str(message["role"]))
     ]
     system = [Message("system", controls.system.strip())] if controls.system.strip() else []
     return ChatRequest(messages=(*system, *turns), sampling=controls.sampling)

@@ -18,7 +18,9 @@ def badge(record: ModelRecord, element_id: str) -> str:
     """The status as a coloured word."""
     identity = f' id="{element_id}"' if element_id else ""
     word = words.STATUS[record.status]
-    return f'<span class="mi-badge is-{record.status}"{identity}><i aria-hidden="true"></i>{word}</span>'
+    status = f'<span class="mi-badge is-{record.status}"{identity}><i aria-hidden="true"></i>{word}</span>'
+    chosen = record.active and record.status is Status.READY
+    return status + ('<span class="mi-badge is-active">Active</span>' if chosen else "")
 
 
 def button(action: str, record: ModelRecord, text: str, icon_name: str, kind: str = "", **extra: str) -> str:
@@ -36,6 +38,10 @@ def button(action: str, record: ModelRecord, text: str, icon_name: str, kind: st
 
 def delete_button(record: ModelRecord, frees: int) -> str:
     """The Delete button with the question it asks first. frees: bytes."""
+    ways = {"data_ok": "Delete model"}
+    if record.source is Source.OLLAMA:
+        also = {"data_also": "Remove from Ollama too", "data_also_act": "delete-everywhere"}
+        ways = {"data_ok": "Remove from the list", **also}
     return button(
         "delete",
         record,
@@ -44,7 +50,7 @@ def delete_button(record: ModelRecord, frees: int) -> str:
         "is-quiet is-danger",
         data_question=f"Delete {record.name}?",
         data_body=words.freed(record, frees),
-        data_ok="Delete model",
+        **ways,
     )
 
 
@@ -76,21 +82,43 @@ def note(message: str, kind: str = "") -> str:
     return f'<p class="mi-note {kind}">{icon("alert", 16)}<span>{escape(message)}</span></p>'
 
 
+def kept(record: ModelRecord) -> str:
+    """How much an unfinished download left for Retry."""
+    said = words.kept(record)
+    return f'<p class="mi-kept">{escape(said)}</p>' if said else ""
+
+
 def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
     """The buttons that apply to a model as it is now. event: the newest one of the job on it."""
     if record.status in MOVING:
         return button("cancel", record, "Cancel", "stop")
-    if event is not None:  # a loaded model that is being unloaded
-        return ""
+    if event is not None:  # its files are being checked, or it is being unloaded
+        return button("cancel", record, "Cancel", "stop") if record.status is Status.READY else ""
     if record.status is Status.LOADED:
         return button("unload", record, "Unload", "eject") + copy_button(record)
     first = {
         Status.AVAILABLE: button("start", record, "Download", "download", "is-primary"),
         Status.ERROR: button("retry", record, "Retry", "retry"),
     }.get(record.status, "")
-    if record.status is Status.READY and record.model_type is ModelType.LLM:
-        first = button("load", record, "Load", "play", "is-primary")
+    if record.status is Status.READY:
+        first = use_button(record) + verify_button(record)
     return first + copy_button(record) + delete_button(record, frees)
+
+
+def use_button(record: ModelRecord, **extra: str) -> str:
+    """What makes a model that is on disk the one in use: Load, or Activate for what other programs run."""
+    if record.model_type is ModelType.LLM:
+        return button("load", record, "Load", "play", "is-primary", **extra)
+    if record.active:
+        return button("deactivate", record, "Deactivate", "eject", **extra)
+    return button("activate", record, "Activate", "check", "is-primary", **extra)
+
+
+def verify_button(record: ModelRecord) -> str:
+    """Checks the files again; only of models whose files miLLM itself brought and keeps."""
+    if record.cache_path is None or record.source in (Source.LOCAL, Source.OLLAMA):
+        return ""
+    return button("verify", record, "Verify", "shield", "is-quiet")
 
 
 def copy_button(record: ModelRecord) -> str:
@@ -112,9 +140,9 @@ def heading(record: ModelRecord, badge_id: str) -> str:
 
 
 def source_line(record: ModelRecord) -> str:
-    """Repository or path, in monospace."""
+    """Repository, path or address, in monospace."""
     text = escape(words.origin(record))
-    kind = "Path" if record.source is Source.LOCAL else "Repository"
+    kind = words.ORIGIN[record.source]
     return f'<p class="mi-origin" title="{text}"><span class="mi-hidden">{kind}: </span><code>{text}</code></p>'
 
 
@@ -124,7 +152,7 @@ def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str
     if event is not None:
         extra = progress(record, event)
     elif record.error_message:
-        extra = note(record.error_message)
+        extra = note(record.error_message) + kept(record)
     code = '<li class="is-warning">runs its own code</li>' if record.trust_remote_code else ""
     head = heading(record, f"model-status-{record.id}")
     return (

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from millm.errors import ModelNotFound
 from millm.events import Event, Stage
 from millm.records import ModelRecord, Status
-from millm.ui.cards import button, heading, newest_event, progress, source_line
+from millm.ui import words
+from millm.ui.cards import button, heading, newest_event, progress, source_line, use_button
 from millm.ui.icons import icon
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ def draw_ending(manager: "Manager", record: ModelRecord) -> str:
         now = record.with_(status=Status.AVAILABLE)
     if now.status is Status.ERROR:
         retry = button("retry", now, "Retry", "retry", id="")
-        return _panel("is-bad", "alert", f"{now.name} did not arrive", now.error_message or "", retry)
+        said = " ".join(filter(None, (now.error_message, words.kept(now))))
+        return _panel("is-bad", "alert", f"{now.name} did not arrive", said, retry)
     if now.status is Status.AVAILABLE:
         return _panel("", "stop", f"{now.name} was cancelled", "None of its files were kept.", "")
     if now.status in COMING:
         return ""
-    load = button("load", now, "Load", "play", "is-primary", id="", data_tab="models")
-    return _panel("is-ok", "check", f"{now.name} is ready", "Load it to chat with it and to serve it.", load)
+    use = use_button(now, id="", data_tab="models")
+    return _panel("is-ok", "check", f"{now.name} is ready", words.next_step(now), use)
 
 
 def _row(manager: "Manager", record: ModelRecord, first: bool) -> str:

@@ -100,7 +100,7 @@ def draw_storage(manager: "Manager", filters: Filters) -> str:
     ]
     if storage.staging_bytes:
         parts.append(f"{words.size(storage.staging_bytes)} unfinished")
-    return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}</p>'
+    return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}{_by_type(storage.by_type)}</p>'
 
 
 def draw_cards(manager: "Manager", filters: Filters) -> str:
@@ -118,6 +118,14 @@ def chosen(manager: "Manager", filters: Filters) -> list[ModelRecord]:
     """The records that the filters let through."""
     found = manager.records(model_type=filters.kind, q=filters.search.strip())
     return [record for record in found if record.status in filters.statuses]
+
+
+def _by_type(used: dict[str, int]) -> str:
+    """Where the disk goes by type, where there is more than one."""
+    if len(used) < 2:
+        return ""
+    named = (f"{words.MODEL_TYPE[ModelType(kind)]} {words.size(count)}" for kind, count in sorted(used.items()))
+    return f"<span>{' · '.join(named)}</span>"
 
 
 def _nothing(some: bool) -> str:

@@ -39,9 +39,9 @@
   const openTab = (name) => document.getElementById(`tab-${name}-button`)?.click();
 
   // On a narrow screen what a form button brings appears below the fold.
-  const follow = (id) => {
-    if (innerWidth > 900) return;
-    setTimeout(() => document.getElementById(id)?.scrollIntoView({ behavior: 'smooth' }), 200);
+  const follow = (id, block = 'start') => {
+    if (innerWidth > 900 && block === 'start') return;
+    setTimeout(() => document.getElementById(id)?.scrollIntoView({ behavior: 'smooth', block }), 200);
   };
 
   const say = (text) => {
@@ -51,19 +51,27 @@
     setTimeout(() => document.getElementById('send-btn')?.click());  // once gradio has taken the text over
   };
 
-  const act = async (button) => {
-    const { act: action, model, question, body, ok } = button.dataset;
-    if (question && !(await window.millm.ask(question, body, ok, button.classList.contains('is-danger')))) return;
-    window.millm.act(action, Number(model));
+  const pick = (button) => {
+    window.millm.pick(button.dataset.pick);
+    follow('preview-card', innerWidth > 900 ? 'nearest' : 'start');
   };
 
-  // ask(title, body, ok, danger) -> Promise<boolean> and act(action, model) are filled in by the dialog's block
+  const act = async (button) => {
+    const { act: action, model, question, body, ok, also, alsoAct } = button.dataset;
+    const danger = button.classList.contains('is-danger');
+    const answer = question ? await window.millm.ask({ title: question, body, ok, also, danger }) : 'ok';
+    if (answer) window.millm.act(answer === 'also' ? alsoAct : action, Number(model));
+  };
+
+  // Filled in by their blocks: ask({title, body, ok, also, danger}) -> Promise of "ok", "also" or "",
+  // act(action, model) by the dialog, pick(key) by the catalogue.
   window.millm = { restoreTab: () => openTab(sessionStorage.getItem(TAB) || 'download') };
 
   document.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (!button) return;
     if (button.dataset.act) act(button);
+    if (button.dataset.pick) pick(button);
     if (button.dataset.tab) openTab(button.dataset.tab);
     if (button.dataset.copy) copy(button);
     if (button.dataset.say) say(button.dataset.say);

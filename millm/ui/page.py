@@ -1,6 +1,7 @@
 """The page: brand, status bar, dialog, three tabs, and the timer that keeps them true."""
 
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -8,6 +9,7 @@ import gradio as gr
 from millm.errors import explain
 from millm.records import Status
 from millm.ui import actions, download_tab, models_tab, playground_tab, status_bar
+from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
 from millm.ui.models_tab import Filters
@@ -61,10 +63,15 @@ class Live:
         filters = Filters(search, status, kind)
         return models_tab.draw_storage(self._manager, filters), models_tab.draw_cards(self._manager, filters)
 
-    def act(self, event: gr.EventData, search: str, status: str, kind: str) -> tuple[Any, ...]:
-        """Carries out what a button asked, and draws what came of it."""
-        question = actions.act(self._manager, getattr(event, "action", None), getattr(event, "model", None))
-        return (gr.HTML(question=question) if question else gr.skip(), *self.draw(search, status, kind))
+    def act(self, event: gr.EventData, search: str, status: str, kind: str) -> Iterator[tuple[Any, ...]]:
+        """Carries out what a button asked, and draws what came of it; tells how a check of files ended."""
+        action, model = getattr(event, "action", None), getattr(event, "model", None)
+        if action != "verify":
+            question = actions.act(self._manager, action, model)
+            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(search, status, kind))
+            return
+        for _ in actions.verify(self._manager, model):
+            yield (gr.skip(),) * 7  # the timer draws the progress
 
     def _bar(self) -> str:
         loading = self._manager.records(status=Status.LOADING)
@@ -100,8 +107,10 @@ def build(manager: "Manager") -> gr.Blocks:
                 models = models_tab.build()
             with gr.Tab("Playground", id="playground", elem_id="tab-playground"):
                 notice = playground_tab.build(manager)
-        shown = [bar, downloads, models.storage, models.cards, notice, stamp]
+        shown = [bar, downloads.running, models.storage, models.cards, notice, stamp]
         _wire(Live(manager), page, dialog, models, shown)
+        # what fits this machine is judged when a page is opened, so that no row moves under the pointer
+        page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
     _tune(page)
     return page
 
@@ -112,7 +121,7 @@ def _wire(live: Live, page: gr.Blocks, dialog: gr.HTML, models: models_tab.Model
     page.load(live.draw, filters, shown, queue=False, **QUIET)
     search, status, kind = models.filters
     gr.on(
-        [search.input, status.change, kind.change],
+        [search.change, status.change, kind.change],
         live.filter,
         filters,
         [models.storage, models.cards],

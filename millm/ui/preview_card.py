@@ -3,7 +3,8 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from millm.records import Quantization, Source, architecture_facts, short_count
+from millm.errors import GatedModel, MiLLMError
+from millm.records import ModelType, Quantization, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import bar, note
 from millm.ui.icons import icon
@@ -21,7 +22,7 @@ STEPS = (
 
 
 def hints() -> str:
-    """What stands there before the first preview."""
+    """What a download does, for those who wonder."""
     steps = "".join(
         f'<li><span class="mi-step" aria-hidden="true">{number}</span><div><b>{title}</b><p>{text}</p></div></li>'
         for number, (title, text) in enumerate(STEPS, start=1)
@@ -40,70 +41,109 @@ def looking(title: str) -> str:
     )
 
 
-def refused(message: str) -> str:
-    """What stands there when the source said no."""
-    return f'<section class="mi-panel-html" role="alert">{note(message)}</section>'
+def refused(error: MiLLMError) -> str:
+    """What stands there when the source said no, with the way to the page where a licence is accepted."""
+    link = _web_link(str(error.details.get("link") or ""), "Open the model's page")
+    way = f'<p class="mi-way">{link}</p>' if link and isinstance(error, GatedModel) else ""
+    return f'<section class="mi-panel-html" role="alert">{note(error.message)}{way}</section>'
 
 
-def preview_card(preview: "Preview") -> str:
-    """What a source would bring and what it would cost here."""
+def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
+    """What a source would bring and what it would cost here. kind: what the model is to be used for."""
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
+    served = kind in words.SERVED and plan.origin.source is not Source.OLLAMA
     costs = "".join(_cost(preview, quantization, sizes) for quantization, sizes in preview.sizes.items())
     return (
         f'<section class="mi-panel-html mi-preview" aria-label="Preview of {escape(plan.title)}">'
-        f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(plan)}</header>'
-        f'<dl class="mi-rows">{rows}</dl>{costs}{_warnings(plan)}</section>'
+        f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(preview)}</header>{_good(preview)}'
+        f'<dl class="mi-rows">{rows}</dl>{costs if served else ""}{_lack(preview)}{_problems(preview, served)}'
+        "</section>"
     )
 
 
+def _web_link(link: str, text: str) -> str:
+    """A link that opens beside the page; "" for whatever is not an address of the web."""
+    if not link.startswith(("https://", "http://")):
+        return ""
+    return f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'
+
+
 def _title(plan: "Plan") -> str:
-    title = escape(plan.title)
-    if not (plan.link or "").startswith(("https://", "http://")):
-        return title
-    return f'<a href="{escape(plan.link or "")}" target="_blank" rel="noopener noreferrer">{title}</a>'
+    return _web_link(plan.link or "", plan.title) or escape(plan.title)
 
 
-def _tags(plan: "Plan") -> str:
+def _tags(preview: "Preview") -> str:
+    plan = preview.plan
     tags = ["Gated"] if plan.gated else []
     tags += ["Needs its own code"] if plan.requires_remote_code else []
+    tags += ["Pickle only"] if plan.format == "pickle" else []
+    tags += ["In your list"] if preview.existing else []
     items = "".join(f'<li class="is-warning">{tag}</li>' for tag in tags)
     return f'<ul class="mi-tags">{items}</ul>' if tags else ""
+
+
+def _good(preview: "Preview") -> str:
+    """What is as it should be, in one line."""
+    plan = preview.plan
+    said = ["safetensors"] if plan.format == "safetensors" else []
+    said += ["chat template"] if plan.chat_template else []
+    said += ["architecture known to transformers"] if preview.known_architecture else []
+    said += [f"{words.size(plan.cached_bytes)} in the HuggingFace cache already"] if plan.cached_bytes else []
+    if not said:
+        return ""
+    line = ", ".join(said)
+    return f'<p class="mi-good">{icon("check", 16)}<span>{line[0].upper()}{line[1:]}</span></p>'
 
 
 def _rows(preview: "Preview") -> list[tuple[str, str]]:
     plan = preview.plan
     facts = architecture_facts(plan.config)
     context = facts["context_length"]
-    rows = [
-        ("Name", f"<code>{escape(plan.suggested_name)}</code>"),
-        ("Parameters", escape(short_count(plan.param_count) or "not stated")),
-        ("Architecture", escape(str(facts["architecture"] or "not stated"))),
-        ("Context", f"{words.tokens(context)} tokens" if context else "not stated"),
-        ("Licence", escape(plan.license or "not stated")),
-    ]
+    known = {
+        "Parameters": short_count(plan.param_count),
+        "Architecture": facts["architecture"] and str(facts["architecture"]),
+        "Context": f"{words.tokens(context)} tokens" if context else None,
+        "Licence": plan.license,
+    }
+    # an archive or a single file states none of these before it is here
+    stated = plan.config or plan.origin.source in (Source.HUGGINGFACE, Source.LOCAL)
+    rows = [("Name", f"<code>{escape(plan.suggested_name)}</code>")]
+    rows += [(name, escape(value or "not stated")) for name, value in known.items() if value or stated]
     if plan.commit:
         rows.append(("Commit", f'<code title="{escape(plan.commit)}">{escape(plan.commit[:8])}</code>'))
-    local = plan.origin.source is Source.LOCAL
-    rows.append(("Files", words.several(len(plan.files), "file")))
-    rows.append(("On disk" if local else "Download", words.size(plan.total_bytes)))
-    rows.append(("Disk free", words.size(preview.disk_free)))
+    there = {Source.LOCAL: "On disk", Source.OLLAMA: "In Ollama already"}
+    if plan.files:
+        rows.append(("Files", words.several(len(plan.files), "file")))
+    if plan.total_bytes:
+        rows.append(
+            (there.get(plan.origin.source, "Download"), words.size(max(0, plan.total_bytes - plan.cached_bytes)))
+        )
+    peak = max((sizes.peak_disk_bytes for sizes in preview.sizes.values()), default=0)
+    if peak:
+        rows.append(("Disk needed", f"{words.size(peak)} of {words.size(preview.disk_free)} free"))
     return rows
+
+
+def _lack(preview: "Preview") -> str:
+    peak = min((sizes.peak_disk_bytes for sizes in preview.sizes.values()), default=0)
+    if peak <= preview.disk_free:
+        return ""
+    have = words.size(preview.disk_free)
+    return note(f"Insufficient disk space. Need {words.size(peak)}, only {have} available.")
 
 
 def _cost(preview: "Preview", quantization: Quantization, sizes: "Sizes") -> str:
     need, free = sizes.memory.total, preview.memory_free
+    if not need:
+        return ""
     enough = need <= free
     verdict = f"{quantization}: fits in memory" if enough else f"{quantization}: needs more memory than is free"
-    lack = ""
-    if sizes.peak_disk_bytes > preview.disk_free:
-        have = words.size(preview.disk_free)
-        lack = note(f"Insufficient disk space. Need {words.size(sizes.peak_disk_bytes)}, only {have} available.")
     return (
         f'<div class="mi-cost {"is-ok" if enough else "is-bad"}">{icon("check" if enough else "alert")}<div>'
         f"<b>{verdict}</b><p>About {words.size(need)} of {words.size(free)} free</p>"
         f"{bar(100 * need / max(1, free), f'Memory {quantization} needs, of what is free')}"
-        f"<p>{escape(_parts(sizes))}</p></div></div>{lack}"
+        f"<p>{escape(_parts(sizes))}</p></div></div>"
     )
 
 
@@ -118,14 +158,36 @@ def _parts(sizes: "Sizes") -> str:
     return ", ".join(f"{words.size(count)} {name}" for name, count in parts if count) + f"; {memory.provenance}"
 
 
-def _warnings(plan: "Plan") -> str:
-    said = list(plan.warnings)
-    if plan.gated:
-        said.append("This model is gated. Accept its licence on HuggingFace and enter an access token.")
+def _problems(preview: "Preview", served: bool) -> str:
+    """What the person should know before downloading, the gravest first. served: miLLM itself is to run the model."""
+    plan, said = preview.plan, []
+    if preview.existing:
+        status = words.STATUS[preview.existing.status].lower()
+        said.append(f"This is '{preview.existing.name}' of your list already ({status}).")
+    if served and preview.known_architecture is False and not plan.requires_remote_code:
+        said.append("The installed transformers does not know this architecture. The model will probably not load.")
+    said += plan.warnings
     if plan.requires_remote_code:
-        allowed = plan.origin.trust_remote_code
-        said.append(
-            "Loading it runs Python code from the repository, "
-            + ("which you have allowed." if allowed else "which you have not allowed. It will not load.")
-        )
-    return "".join(note(text, "is-warning") for text in dict.fromkeys(said))
+        said.append(_code(plan))
+    if served and plan.chat_template is False:
+        said.append("There is no chat template: the model completes text, but cannot answer a conversation.")
+    if preview.quantized_as:
+        said.append(f"The weights are quantized already ({preview.quantized_as}).")
+    gated = _gated(plan) if plan.gated else ""
+    # what is said of an Ollama model is how things are, not what is wrong with them
+    kind = "is-plain" if plan.origin.source is Source.OLLAMA else "is-warning"
+    return gated + "".join(note(text, kind) for text in dict.fromkeys(said))
+
+
+def _gated(plan: "Plan") -> str:
+    page = _web_link(plan.link or "", "its page") or "HuggingFace"
+    return (
+        f'<p class="mi-note is-warning">{icon("alert", 16)}<span>This model is gated. Accept its licence on {page} '
+        "and enter an access token.</span></p>"
+    )
+
+
+def _code(plan: "Plan") -> str:
+    named = ", ".join(plan.code_files) or "Python code from the repository"
+    allowed = "allowed." if plan.origin.trust_remote_code else "not allowed. It will not load."
+    return f"Loading it runs {named}, which you have {allowed}"

@@ -38,7 +38,22 @@ MODEL_TYPE = {
     ModelType.LIP_SYNC: "Lip sync",
 }
 
-SOURCE = {Source.HUGGINGFACE: "HuggingFace", Source.LOCAL: "Local path"}
+SOURCE = {
+    Source.HUGGINGFACE: "HuggingFace",
+    Source.LOCAL: "Local path",
+    Source.URL: "URL",
+    Source.OLLAMA: "Ollama",
+}
+
+ORIGIN = {
+    Source.HUGGINGFACE: "Repository",
+    Source.LOCAL: "Path",
+    Source.URL: "Address",
+    Source.OLLAMA: "Ollama model",
+}
+
+SERVED = frozenset({ModelType.LLM, ModelType.EMBEDDING})
+"""The types whose weights miLLM itself can hold in a chosen quantization."""
 
 QUANTIZATION_NOTE = {
     Quantization.Q4: "Q4: 4 bits a weight, the smallest.",
@@ -103,10 +118,20 @@ def several(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def type_of_model(kind: ModelType) -> str:
+    """A type as a choice: "Language model"."""
+    return f"{MODEL_TYPE[kind]} model"
+
+
 def facts(record: ModelRecord) -> str:
     """The line under a model's name: "2.5B params • FP16 quantization • 1.8 GB memory"."""
     parts = [f"{record.params} params"] if record.params else []
-    parts.append(f"{record.quantization} quantization")
+    if record.source is Source.OLLAMA:
+        parts.append("served by Ollama")
+    elif record.model_type in SERVED:
+        parts.append(f"{record.quantization} quantization")
+    else:
+        parts.append(type_of_model(record.model_type))
     if record.estimated_memory_mb:
         parts.append(f"{size_of_mb(record.estimated_memory_mb)} memory")
     return " • ".join(parts)
@@ -140,6 +165,28 @@ def freed(record: ModelRecord, count: int) -> str:
     """What deleting a model does to the disk, as the dialog that asks says it. count: bytes."""
     if record.source is Source.LOCAL:
         return "Only the entry in miLLM goes. The files stay where they are."
+    if record.source is Source.OLLAMA:
+        return "Ollama keeps its copy unless you remove it there too."
     if count == 0:
         return "Only the entry goes. There are no files of it on disk."
     return f"This frees {size(count)} on disk. You would have to download the model again."
+
+
+def kept(record: ModelRecord) -> str:
+    """What an unfinished download left for Retry: "1.2 GB of 5.0 GB are kept: ..."; "" where there is nothing."""
+    if record.status is not Status.ERROR or not record.downloaded_bytes:
+        return ""
+    whole = f" of {size(record.size_bytes)}" if record.size_bytes else ""
+    return f"{size(record.downloaded_bytes)}{whole} are kept: Retry goes on from there."
+
+
+def next_step(record: ModelRecord) -> str:
+    """What can be done with a model that has just arrived."""
+    if record.model_type is ModelType.LLM:
+        return "Load it to chat with it and to serve it."
+    return "Activate it for the programs that ask miLLM for the model of its type."
+
+
+def verified(record: ModelRecord) -> str:
+    """The good outcome of checking a model's files."""
+    return f"{record.name}: every file is whole."

@@ -8,17 +8,19 @@ import pytest
 from fakes import make_manager
 
 from millm.manager import Manager
-from millm.records import ModelRecord, Source
+from millm.records import ModelRecord, ModelType, Source
 from millm.sources.base import Origin
 from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
-from millm.ui.actions import act, toasts  # noqa: E402
+from millm.ui.actions import act, toasts, verify  # noqa: E402
+
+LARGE = 2**32  # bytes of a sparse file that takes long enough to be hashed for it to be cancelled
 
 
-def ready(manager: Manager, name: str) -> ModelRecord:
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
+def ready(manager: Manager, name: str, **options: ModelType) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"), **options)
     settle(manager, record)
     return record
 
@@ -62,7 +64,57 @@ def test_too_little_memory_asks_and_then_goes_on(tmp_path: Path) -> None:
     manager.close(1)
 
 
-# Outside of a page gradio turns a toast into a Python warning.
+def test_activating_and_deactivating(manager: Manager) -> None:
+    record = ready(manager, "song", model_type=ModelType.MUSIC)
+    act(manager, "activate", record.id)
+    assert manager.active(ModelType.MUSIC).id == record.id
+    act(manager, "deactivate", record.id)
+    assert not manager.record(record.id).active
+
+
+# Outside of a page gradio prints a toast of good news and turns others into Python warnings.
+
+
+def test_a_model_can_be_deleted_where_it_came_from_too(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    record = ready(manager, "tiny")
+    act(manager, "delete-everywhere", record.id)
+    assert "tiny deleted, from Ollama too" in capsys.readouterr().out
+    assert manager.records() == []
+
+
+def test_a_check_of_files_says_how_it_ended(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    record = ready(manager, "tiny")
+    list(verify(manager, record.id))
+    assert "tiny: every file is whole" in capsys.readouterr().out
+    weights = Path(manager.record(record.id).cache_path or "") / "model.safetensors"
+    weights.write_bytes(b"damaged".ljust(weights.stat().st_size))
+    with pytest.warns(UserWarning, match="model.safetensors damaged"):
+        list(verify(manager, record.id))
+    assert "damaged" in (manager.record(record.id).error_message or "")
+
+
+def test_a_check_that_is_cancelled_says_nothing(
+    manager: Manager, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ready(manager, "tiny")
+    folder = Path(manager.record(record.id).cache_path or "")
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.truncate(LARGE)
+    meta = folder / ".millm_meta.json"
+    meta.write_text(meta.read_text().replace('"size": 4000', f'"size": {LARGE}'))
+    checking = verify(manager, record.id)
+    next(checking)
+    manager.cancel(record.id)
+    list(checking)
+    assert list(recwarn) == []
+    assert "whole" not in capsys.readouterr().out
+    assert manager.record(record.id).error_message is None
+
+
+@pytest.mark.parametrize("model_id", [None, "1", {}, 99])
+def test_a_check_of_nonsense_is_refused(manager: Manager, model_id: object) -> None:
+    with pytest.warns(UserWarning, match=r"does not exist|o model"):
+        assert list(verify(manager, model_id)) == []
 
 
 def test_an_error_is_a_toast_and_nothing_else(manager: Manager) -> None:

@@ -51,7 +51,46 @@ def test_a_model_that_is_being_unloaded_cannot_be_unloaded_again() -> None:
 
 def test_a_type_that_is_not_served_here_has_no_load_button() -> None:
     record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.MUSIC)
-    assert buttons(card(record)) == {"delete"}
+    assert buttons(card(record)) == {"activate", "delete"}
+
+
+def test_other_types_are_activated_one_at_a_time_of_each() -> None:
+    record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.MUSIC)
+    assert ">Active<" not in card(record)
+    active = card(record.with_(active=True))
+    assert buttons(active) == {"deactivate", "delete"}
+    assert ">Ready</span>" in active
+    assert ">Active</span>" in active
+
+
+@pytest.mark.parametrize(
+    ("source", "there"),
+    [(Source.HUGGINGFACE, True), (Source.URL, True), (Source.LOCAL, False), (Source.OLLAMA, False)],
+)
+def test_files_that_miLLM_keeps_can_be_verified(source: Source, there: bool) -> None:
+    record = ModelRecord(id=7, status=Status.READY, source=source, cache_path="/cache/m")
+    assert ("verify" in buttons(card(record))) is there
+    assert "verify" not in buttons(card(record.with_(status=Status.LOADED)))
+
+
+def test_a_check_of_files_shows_its_progress_and_can_be_cancelled() -> None:
+    record = ModelRecord(id=7, status=Status.READY, cache_path="/cache/m")
+    html = card(record, Event(Stage.VERIFYING, 30.0))
+    assert buttons(html) == {"cancel"}
+    assert "<b>30%</b>" in html
+
+
+def test_an_error_says_what_is_kept_for_retry() -> None:
+    record = ModelRecord(id=7, status=Status.ERROR, error_message="Network error.", size_bytes=5_000_000_000)
+    assert "1.2 GB of 5.0 GB are kept" in card(record.with_(downloaded_bytes=1_200_000_000))
+    assert "mi-kept" not in card(record)
+
+
+def test_an_ollama_model_can_be_removed_in_two_ways() -> None:
+    html = card(ModelRecord(id=7, name="m", status=Status.READY, source=Source.OLLAMA))
+    assert 'data-ok="Remove from the list"' in html
+    assert 'data-also="Remove from Ollama too" data-also-act="delete-everywhere"' in html
+    assert "data-also" not in card(ModelRecord(id=7, name="m", status=Status.READY))
 
 
 def test_progress_is_readable_for_people_and_screen_readers() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
-from millm.ui.download_tab import Asked, Lookups  # noqa: E402
+import gradio as gr  # noqa: E402
+
+from millm.ui.download_form import Asked  # noqa: E402
+from millm.ui.download_tab import Lookups  # noqa: E402
 
 
 def fields(repo: str = "acme/tiny", token: str = "", name: str = "") -> tuple[Any, ...]:
@@ -61,6 +65,34 @@ def test_a_preview_ends_with_the_facts_or_the_reason(tmp_path: Path) -> None:
     *_, (card, button) = lookups.preview(*fields("nobody/nothing"))
     assert "does not exist on HuggingFace" in card
     assert button.interactive
+    manager.close(1)
+
+
+def test_a_suggestion_fills_the_form_and_is_previewed(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    entry = next(each.entry for each in manager.catalog() if each.entry.repo_id)
+    first, *_, last = Lookups(manager).pick(gr.EventData(None, {"entry": entry.id}), "FP16", "hf_mine")
+    assert first[:5] == ("huggingface", entry.repo_id, "", "FP16", "hf_mine")
+    assert f"Looking up {entry.repo_id}" in first[-2]
+    assert last[:-2] == (gr.skip(),) * len(fields_of(Asked)), "what was typed meanwhile stays"
+    assert "does not exist on HuggingFace" in last[-2]
+    assert last[-1].interactive
+    manager.close(1)
+
+
+@pytest.mark.parametrize("nonsense", [{"entry": "rm -rf"}, {"entry": ["x"]}, {}])
+def test_a_suggestion_that_is_none_is_refused(tmp_path: Path, nonsense: dict[str, Any]) -> None:
+    manager = make_manager(tmp_path)
+    with pytest.warns(UserWarning, match="does not exist"):
+        assert list(Lookups(manager).pick(gr.EventData(None, nonsense), "FP16", "")) == []
+    manager.close(1)
+
+
+def test_the_type_and_the_revision_reach_the_manager(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    list(Lookups(manager).download(*fields(), "", "", "", "v1", "music"))
+    record = manager.records()[0]
+    assert (record.model_type, record.requested_revision) == ("music", "v1")
     manager.close(1)
 
 

@@ -6,7 +6,7 @@ from fakes import FakeFetcher, make_manager
 
 from millm.errors import DownloadFailed
 from millm.manager import Manager
-from millm.records import ModelRecord, Source
+from millm.records import ModelRecord, ModelType, Source
 from millm.sources.base import Origin
 from millm.ui.downloads_list import draw_downloads, draw_ending
 
@@ -46,6 +46,16 @@ def test_a_finished_download_can_be_loaded(tmp_path: Path) -> None:
     manager.close(1)
 
 
+def test_a_model_for_other_programs_can_be_activated(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/song"), model_type=ModelType.MUSIC)
+    finish(manager, record)
+    html = draw_ending(manager, record)
+    assert f'data-act="activate" data-model="{record.id}"' in html
+    assert "Activate it" in html
+    manager.close(1)
+
+
 def test_a_failed_download_says_why_and_can_be_retried(tmp_path: Path) -> None:
     sentence = "Download failed: Network error. Please check connection and try again."
     manager = make_manager(tmp_path, FakeFetcher(fail_with=DownloadFailed(sentence)))
@@ -54,6 +64,7 @@ def test_a_failed_download_says_why_and_can_be_retried(tmp_path: Path) -> None:
     html = draw_ending(manager, record)
     assert sentence in html
     assert 'data-act="retry"' in html
+    assert "kept" not in html
     manager.close(1)
 
 

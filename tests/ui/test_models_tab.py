@@ -64,6 +64,14 @@ def test_filters_by_search_status_and_type(manager: Manager) -> None:
     assert "No model matches" in draw_cards(manager, Filters(search="nothing like this"))
 
 
+def test_the_disk_is_told_by_type_where_there_is_more_than_one(manager: Manager) -> None:
+    add(manager, "chatty")
+    assert "Language" not in draw_storage(manager, Filters())
+    add(manager, "song", model_type=ModelType.MUSIC)
+    assert "<span>Language " in draw_storage(manager, Filters())
+    assert " · Music " in draw_storage(manager, Filters())
+
+
 def test_a_load_that_failed_is_explained_on_its_card(manager: Manager) -> None:
     record = add(manager, "broken")
     manager.load(record.id)

@@ -210,3 +210,49 @@ def test_dark_and_light_follow_the_system_and_the_button(run_app: Run, open_page
     page.reload()
     expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
     page.wait_for_function(f"{background} === '{dark}'", timeout=SOON)
+
+
+def test_each_source_has_its_fields_and_a_suggestion_fills_them(
+    run_app: Run, open_page: Callable[..., Page], hub: Hub
+) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    page = open_page(app, PHONE)
+    for source, shown, hidden in (
+        ("url", ("url-input", "checksum-input"), ("repo-input", "token-input")),
+        ("ollama", ("ollama-input",), ("url-input", "quant-select", "trust-checkbox", "more-options")),
+        ("local", ("path-input", "trust-checkbox"), ("ollama-input", "token-input")),
+    ):
+        page.locator(f"#source-select input[value={source}]").check()
+        for element_id in shown:
+            expect(page.locator(f"#{element_id}")).to_be_visible(timeout=SOON)
+        for element_id in hidden:
+            expect(page.locator(f"#{element_id}")).to_be_hidden(timeout=SOON)
+    page.locator("#catalog summary").click()
+    page.locator("#catalog [data-pick='qwen3-0.6b']").click()
+    expect(field(page, "repo-input")).to_have_value("Qwen/Qwen3-0.6B", timeout=SOON)
+    expect(page.locator("#path-input")).to_be_hidden(timeout=SOON)
+    expect(page.locator("#preview-card")).to_contain_text("does not exist on HuggingFace", timeout=SOON)
+    expect(page.locator("#preview-card")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_files_are_verified_and_other_types_activated(run_app: Run, open_page: Callable[..., Page], hub: Hub) -> None:
+    app = run_app(HF_ENDPOINT=hub.url)
+    page = open_page(app)
+    page.locator("#more-options button").first.click()
+    page.locator("#type-select input").click()
+    page.get_by_role("option", name="Music model").click()
+    expect(page.locator("#quant-select")).to_be_hidden(timeout=SOON)
+    download(page, "acme/tiny-qwen3")
+    open_tab(page, "models")
+    status(page, "Ready")
+    page.locator("[id^=verify-btn-]").click()
+    expect(page.get_by_text("every file is whole").first).to_be_visible(timeout=SOON)
+    weights = next(app.cache.glob("huggingface/*/model.safetensors"))
+    weights.write_bytes(bytes(weights.stat().st_size))
+    page.locator("[id^=verify-btn-]").click()
+    expect(page.locator(".model-card .mi-note")).to_contain_text("model.safetensors", timeout=SOON)
+    page.locator("[id^=activate-btn-]").click()
+    expect(page.locator(".model-card .is-active")).to_have_text("Active", timeout=SOON)
+    page.locator("[id^=deactivate-btn-]").click()
+    expect(page.locator("[id^=activate-btn-]")).to_be_visible(timeout=SOON)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from millm.errors import GatedModel, InvalidToken
 from millm.estimate import Estimate
-from millm.records import Quantization, Source
+from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.sources.base import Origin, Plan, PlannedFile
 from millm.ui.preview_card import looking, preview_card, refused
 from millm.views import Preview, Sizes
@@ -52,6 +53,76 @@ def test_gated_and_custom_code_are_warned_of() -> None:
     assert "which you have allowed" in preview_card(replace(PREVIEW, plan=trusted))
 
 
+def test_good_news_is_one_line() -> None:
+    plan = replace(PLAN, chat_template=True, cached_bytes=2_000_000_000)
+    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=True))
+    line = "Safetensors, chat template, architecture known to transformers, 2.0 GB in the HuggingFace cache already"
+    assert line in html
+    assert "<dt>Download</dt><dd>3.0 GB</dd>" in html
+    assert "mi-note" not in html
+    assert "mi-good" not in preview_card(replace(PREVIEW, plan=replace(PLAN, files=())))
+
+
+def test_problems_are_notes() -> None:
+    html = preview_card(
+        replace(
+            PREVIEW,
+            plan=replace(PLAN, files=(PlannedFile("pytorch_model.bin", 9),), chat_template=False),
+            known_architecture=False,
+            existing=ModelRecord(name="mine", status=Status.ERROR),
+            quantized_as="gptq",
+        )
+    )
+    for said in ("Pickle only", "no chat template", "does not know this architecture", "quantized already (gptq)"):
+        assert said in html, said
+    assert "This is &#x27;mine&#x27; of your list already (error)." in html
+    assert html.count("mi-note") == 4
+
+
+def test_own_code_is_named_and_explains_an_unknown_architecture() -> None:
+    plan = replace(PLAN, requires_remote_code=True, code_files=("modeling_x.py", "tokenizer_x.py"))
+    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=False))
+    assert "Loading it runs modeling_x.py, tokenizer_x.py, which you have not allowed." in html
+    assert "does not know this architecture" not in html
+
+
+def test_a_type_for_other_programs_is_not_judged_as_a_language_model() -> None:
+    plan = replace(PLAN, chat_template=False)
+    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=False), ModelType.MUSIC)
+    for said in ("fits in memory", "chat template", "does not know"):
+        assert said not in html, said
+
+
+def test_a_single_file_has_no_rows_that_say_nothing() -> None:
+    plan = replace(
+        PLAN, origin=Origin(Source.URL, url="https://x/m"), config={}, param_count=None, license=None, commit=None
+    )
+    assert "not stated" not in preview_card(replace(PREVIEW, plan=plan))
+
+
+def test_what_ollama_holds_is_not_estimated_as_half_precision() -> None:
+    plan = replace(PLAN, origin=Origin(Source.OLLAMA, repo_id="llama3:8b"), config={}, warnings=("It has it.",))
+    html = preview_card(replace(PREVIEW, plan=plan))
+    assert '<p class="mi-note is-plain">' in html
+    assert "<dt>In Ollama already</dt><dd>5.0 GB</dd>" in html
+    assert "fits in memory" not in html
+
+
+def test_download_and_peak_disk_stand_against_what_is_free() -> None:
+    sizes = replace(SIZES, peak_disk_bytes=8_000_000_000)
+    html = preview_card(replace(PREVIEW, sizes={Quantization.FP16: sizes}))
+    assert "<dt>Disk needed</dt><dd>8.0 GB of 120 GB free</dd>" in html
+
+
+def test_a_gated_model_leads_to_its_page() -> None:
+    gated = preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True)))
+    page = '<a href="https://hub.example/acme/gemma" target="_blank" rel="noopener noreferrer">'
+    assert f"Accept its licence on {page}its page</a>" in gated
+    assert page in refused(GatedModel("It is gated.", link="https://hub.example/acme/gemma"))
+    assert "href" not in refused(GatedModel("It is gated.", link="javascript:alert(1)"))
+    assert "href" not in refused(InvalidToken("No.", link="https://hub.example/acme/gemma"))
+
+
 def test_a_warning_of_the_source_is_shown_once() -> None:
     plan = replace(PLAN, warnings=("Only .bin weights.", "Only .bin weights."))
     assert preview_card(replace(PREVIEW, plan=plan)).count("Only .bin weights.") == 1
@@ -79,8 +150,11 @@ def test_whatever_comes_from_outside_is_text() -> None:
         commit=EVIL,
         link=f'https://"{EVIL}',
         warnings=(EVIL,),
+        code_files=(EVIL,),
+        requires_remote_code=True,
         config={"architectures": [EVIL]},
     )
-    html = preview_card(replace(PREVIEW, plan=plan)) + looking(EVIL) + refused(EVIL)
+    html = preview_card(replace(PREVIEW, plan=plan, existing=ModelRecord(name=EVIL), quantized_as=EVIL))
+    html += looking(EVIL) + refused(GatedModel(EVIL, link=f'https://"{EVIL}'))
     assert "<script" not in html
     assert 'https://"' not in html

@@ -91,9 +91,31 @@ def test_deleting_says_what_it_frees_and_that_local_files_stay() -> None:
     assert "no files" in words.freed(ModelRecord(), 0)
 
 
+def test_what_is_kept_for_retry_is_said_with_numbers() -> None:
+    record = ModelRecord(status=Status.ERROR, downloaded_bytes=1_200_000_000, size_bytes=5_000_000_000)
+    assert words.kept(record) == "1.2 GB of 5.0 GB are kept: Retry goes on from there."
+    assert words.kept(record.with_(size_bytes=None)).startswith("1.2 GB are kept")
+    assert words.kept(record.with_(downloaded_bytes=0)) == ""
+    assert words.kept(record.with_(status=Status.READY)) == ""
+
+
+def test_what_miLLM_does_not_run_itself_has_no_quantization() -> None:
+    assert words.facts(ModelRecord(params="8B", source=Source.OLLAMA)) == "8B params • served by Ollama"
+    assert words.facts(ModelRecord(model_type=ModelType.MUSIC)) == "Music model"
+
+
+def test_the_next_step_depends_on_the_type() -> None:
+    assert "Load it" in words.next_step(ModelRecord())
+    assert "Activate it" in words.next_step(ModelRecord(model_type=ModelType.TTS))
+
+
+def test_deleting_an_ollama_model_says_that_ollama_keeps_it() -> None:
+    assert "Ollama keeps its copy" in words.freed(ModelRecord(source=Source.OLLAMA), 0)
+
+
 def test_every_state_stage_type_source_and_quantization_has_its_word() -> None:
     assert set(words.STATUS) == set(Status)
     assert set(words.STAGE) == set(Stage)
     assert set(words.MODEL_TYPE) == set(ModelType)
-    assert set(words.SOURCE) == set(Source)
+    assert set(words.SOURCE) == set(words.ORIGIN) == set(Source)
     assert set(words.QUANTIZATION_NOTE) == set(Quantization)

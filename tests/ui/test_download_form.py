@@ -1,0 +1,86 @@
+"""The form: which fields apply where, and what they ask for."""
+
+from typing import Any
+
+import pytest
+
+from millm.catalog import Entry
+from millm.records import ModelType, Source
+from millm.sources.base import Origin
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+from millm.ui.download_form import Asked, filled, switch  # noqa: E402
+
+SWITCHED = (
+    "repo",
+    "path",
+    "url",
+    "checksum",
+    "ollama",
+    "quantization",
+    "token",
+    "trust",
+    "revision",
+    "model_type",
+    "more",
+)
+
+
+def asked(source: str, **fields: Any) -> Asked:
+    blank = {"repo": "", "path": "", "quantization": "FP16", "token": "", "name": "", "trust": False}
+    return Asked(source, **{**blank, **fields})
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "origin"),
+    [
+        ("huggingface", {"repo": " acme/tiny ", "revision": " v1 "}, {"repo_id": "acme/tiny", "revision": "v1"}),
+        ("huggingface", {"repo": "acme/tiny", "url": "https://x"}, {"repo_id": "acme/tiny"}),
+        ("local", {"path": " /m ", "trust": True}, {"path": "/m", "trust_remote_code": True}),
+        ("url", {"url": " https://x/m.zip "}, {"url": "https://x/m.zip"}),
+        ("url", {"url": "https://x", "checksum": " md5:0f "}, {"url": "https://x", "checksum": "md5:0f"}),
+        ("ollama", {"ollama": " llama3:8b ", "trust": True}, {"repo_id": "llama3:8b"}),
+    ],
+)
+def test_only_what_applies_to_the_source_is_asked_for(
+    source: str, fields: dict[str, Any], origin: dict[str, Any]
+) -> None:
+    assert asked(source, **fields).origin == Origin(Source(source), **origin)
+
+
+def test_ollama_has_language_models_only() -> None:
+    assert asked("huggingface", model_type="music").kind is ModelType.MUSIC
+    assert asked("ollama", model_type="music").kind is ModelType.LLM
+
+
+def test_the_title_is_what_was_typed() -> None:
+    assert asked("url", url="https://x/m.zip").title == "https://x/m.zip"
+    assert asked("ollama", ollama="llama3:8b").title == "llama3:8b"
+    assert asked("url").title == "the model"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "shown", "button"),
+    [
+        ("huggingface", "llm", "repo quantization token trust revision model_type more", "Download"),
+        ("huggingface", "music", "repo token revision model_type more", "Download"),
+        ("local", "llm", "path quantization trust model_type more", "Add"),
+        ("url", "llm", "url checksum quantization trust model_type more", "Download"),
+        ("ollama", "llm", "ollama", "Download"),
+    ],
+)
+def test_only_fields_that_apply_are_shown(source: str, kind: str, shown: str, button: str) -> None:
+    *fields, pressed = switch(source, kind)
+    assert [name for name, field in zip(SWITCHED, fields, strict=True) if field.visible] == shown.split()
+    assert pressed.value == button
+
+
+def test_a_suggestion_fills_the_form_and_clears_what_was_there() -> None:
+    song = Entry("song", "Song", ModelType.MUSIC, Source.URL, "x", url="https://x/song.safetensors")
+    form = filled(song, "FP16", "hf_mine")
+    assert (form.origin, form.kind) == (Origin(Source.URL, url="https://x/song.safetensors"), ModelType.MUSIC)
+    assert (form.token, form.name, form.trust, form.revision) == ("hf_mine", "", False, "")
+    ollama = Entry("o", "O", ModelType.LLM, Source.OLLAMA, "x", ollama_name="llama3:8b")
+    assert filled(ollama, "FP16", "").origin == Origin(Source.OLLAMA, repo_id="llama3:8b")
