@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("millm")
 
-GRACE_S = 3  # seconds that open connections, and then running work, get at the end
+GRACE_S = 2  # seconds that open connections, and then each kind of running work, get at the end
+END_S = 6  # seconds that the end of all work may take
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -60,6 +62,7 @@ def run(settings: Settings) -> NoReturn:
     Raises:
         StartupError: one of them cannot be had.
     """
+    from millm.jobs import Lane
     from millm.logs import set_up_logging
 
     set_up_logging(settings.log_level, settings.log_format)
@@ -74,7 +77,7 @@ def run(settings: Settings) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises them again after its own clean end
     announce(settings, key)
     server.run(sockets=[listener])
-    if not manager.close(GRACE_S):
+    if not Lane("closing").submit(lambda _: manager.close(GRACE_S)).wait(END_S):
         log.warning("some work did not stop in time")
     log.info("stopped")
     logging.shutdown()
@@ -125,18 +128,31 @@ def make_manager(settings: Settings) -> "Manager":
     from millm.registry import Registry
     from millm.sources.huggingface import HuggingFace
     from millm.sources.local import Local
+    from millm.sources.ollama import Ollama
+    from millm.sources.url import Url
     from millm.store import Store
 
     store = Store(settings.model_cache_dir)
     store.open()
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(private_folder(store.root / ".page")))
+    try:
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(private_folder(store.root / ".page")))
+        registry = Registry(store.registry_path, store.published)
+    except OSError as error:
+        raise StartupError(f"Cannot use the cache directory {store.root}: {error}.") from error
+    hub = HuggingFace(settings.hf_endpoint)
     return Manager(
-        Registry(store.registry_path, store.published),
+        registry,
         store,
-        fetchers={Source.HUGGINGFACE: HuggingFace(settings.hf_endpoint), Source.LOCAL: Local()},
-        opener=open_model,
+        fetchers={
+            Source.HUGGINGFACE: hub,
+            Source.LOCAL: Local(),
+            Source.URL: Url(allow_private=settings.loopback),
+            Source.OLLAMA: Ollama(settings.ollama_host),
+        },
+        opener=partial(open_model, ollama_host=settings.ollama_host),
         devices=list_devices,
         token=settings.hf_token,
+        hub=hub.endpoint,
     )
 
 
@@ -146,8 +162,12 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def open_model(record: "ModelRecord", options: "LoadOptions", report: "Report") -> "Engine":
+def open_model(record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str) -> "Engine":
     """The opener of the manager. torch is imported when the first model is opened, or in the background before."""
+    if record.source == "ollama":
+        from millm.engines.ollama import open_ollama
+
+        return open_ollama(record, options, report, ollama_host)
     from millm.engines.loader import open_model as open_with_torch
 
     return open_with_torch(record, options, report)
@@ -192,7 +212,10 @@ def begin(settings: Settings, manager: "Manager") -> None:
     """What is done once the page can be had: the model to start with, and the imports that take seconds."""
     if settings.auto_load_model:
         manager.auto_load(settings.auto_load_model)
-    importlib.import_module("millm.engines.loader")
+    try:
+        importlib.import_module("millm.engines.loader")
+    except ImportError as error:
+        log.error("models cannot be loaded: %s", error)
 
 
 def announce(settings: Settings, key: str | None) -> None:

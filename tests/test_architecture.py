@@ -13,10 +13,21 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
-    {"errors", "events", "records", "settings", "logs"},
+    {"errors", "events", "records", "meta", "settings", "logs"},
     {"jobs"},
-    {"sources", "engines", "registry", "store", "devices", "estimate"},
-    {"views", "planning", "resident", "activity", "downloads", "loads", "monitor", "manager"},
+    {"sources", "engines", "registry", "store", "devices", "estimate", "catalog", "verification"},
+    {
+        "views",
+        "planning",
+        "requirements",
+        "resident",
+        "activity",
+        "downloads",
+        "loads",
+        "upkeep",
+        "monitor",
+        "manager",
+    },
     {"api", "ui"},
 ]
 STRANGERS = FLOORS[2] | FLOORS[4]  # rooms of these floors do not know each other
@@ -34,6 +45,9 @@ HOMES = {
     "safetensors": {"engines"},
     "huggingface_hub": {"sources"},
     "httpx2": {"sources"},
+    "pybreaker": {"sources"},
+    "httpx": {"sources", "engines"},
+    "ollama": {"sources", "engines"},
     "aiohttp": {"sources"},
     "tinydb": {"registry"},
     "filelock": {"store"},

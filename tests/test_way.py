@@ -138,26 +138,29 @@ def test_kill_9_during_a_download_leaves_no_partial_model(run_app: Run, hub: Hub
     client = Client(first)
     whole = client.ask("POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/tiny-qwen3"})
     client.wait(whole["id"], "ready")
-    hub.fault("cdn", "acme/bigger-llama/*", throttle=2_000_000, times=1)
+    hub.fault("cdn", "acme/bigger-llama/*", throttle=10_000_000, times=1)
     part = client.ask("POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/bigger-llama"})
-    while client.ask("GET", f"/api/models/{part['id']}", 200)["downloaded_bytes"] < 500_000:
-        time.sleep(0.05)
+    while client.ask("GET", f"/api/models/{part['id']}", 200)["downloaded_bytes"] < 18_000_000:
+        time.sleep(0.02)
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait(10)
     assert any((first.cache / ".staging").iterdir())
 
     second = run_app(HF_ENDPOINT=hub.url, cache=first.cache)
     client = Client(second)
-    assert not any((first.cache / ".staging").iterdir())
-    assert client.ask("GET", "/api/models?status=ready", 200)[0]["id"] == whole["id"]
+    assert [model["id"] for model in client.ask("GET", "/api/models?status=ready", 200)] == [whole["id"]]
     interrupted = client.ask("GET", f"/api/models/{part['id']}", 200)
     assert interrupted["status"] == "error"
+    assert interrupted["downloaded_bytes"] >= 16_000_000
+    asked = len(hub.requests)
     assert [path.name for path in (first.cache / "huggingface").iterdir()] == ["acme--tiny-qwen3--FP16"]
     client.ask("POST", f"/api/models/{part['id']}/retry", 202)
     deadline = time.monotonic() + 20
     while client.ask("GET", f"/api/models/{part['id']}", 200)["status"] != "ready":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert sum(request.sent for request in hub.requests[asked:] if request.kind == "cdn") < 10_000_000
+    assert not any((first.cache / ".staging").iterdir())
 
 
 def test_cancelling_ends_the_traffic_within_a_second_and_leaves_nothing(run_app: Run, hub: Hub) -> None:
