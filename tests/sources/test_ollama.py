@@ -136,7 +136,7 @@ def test_verifying_may_take_its_time_and_is_reported(server: OllamaServer, tmp_p
     server.fault = Fault("/api/pull", "slow", after=19, pause=0.4)  # before "success"
     at: list[float] = []
     fetch(server, tmp_path, Watcher(lambda: at.append(time.monotonic()) or False), stall=0.1)
-    assert at[-1] - at[0] > 0.4
+    assert at[-1] - at[0] > 0.3  # three times the stall that would be an error elsewhere
     assert max(later - earlier for earlier, later in pairwise(at)) < 0.35
 
 
