@@ -1,20 +1,21 @@
 """How a model gets from its source into the registry: planned, brought to staging, published, or undone."""
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
 from millm.activity import Activity
 from millm.devices import Device
-from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, MiLLMError
+from millm.engines.architectures import needs_own_code
+from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, InvalidToken, MiLLMError
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
 from millm.meta import describe_folder, folder_name
-from millm.planning import draft_record, preview_plan
-from millm.records import ModelRecord, ModelType, Quantization, Source, Status
+from millm.planning import draft_record, origin_of, preview_plan
+from millm.records import ModelRecord, Quantization, Source, Status
 from millm.registry import Registry
-from millm.sources.base import Fetcher, Keeper, Origin, Plan
+from millm.sources.base import Fetcher, Found, Keeper, Origin, Plan, Searchable
 from millm.sources.journal import kept_bytes
 from millm.store import Store
 from millm.views import Preview
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 INTERRUPTED = "The download was interrupted."
 PLANS_AT_ONCE, PLANS_IN_ALL = 4, 16
+SHORTEST_SEARCH = 2
 GONE = "The files are no longer where they were."
 NO_ERROR = {"error_code": None, "error_message": None}
 
@@ -59,10 +61,37 @@ class Downloads:
         ended = self._plans.close(timeout)
         return self._lane.close(timeout) and ended
 
-    def plan(self, origin: Origin, token: str | None) -> Plan:
-        """Asks the source what it would bring. Raises what `Fetcher.plan` raises, or `QueueFull`."""
+    def plan(self, origin: Origin, token: str | None, check: Callable[[], None] = lambda: None) -> Plan:
+        """Asks the source what it would bring.
+
+        `check` is called twice a second meanwhile. If it raises, nobody waits for the answer any more.
+
+        Raises:
+            MiLLMError: what `Fetcher.plan` raises, or `QueueFull`.
+        """
         fetcher = self._fetchers[origin.source]
-        return self._plans.call(lambda: fetcher.plan(origin, token or self._token))
+        asking = self._plans.submit(lambda _: fetcher.plan(origin, token or self._token))
+        try:
+            for _ in asking.events():
+                check()
+            return asking.result()
+        except InvalidToken as error:
+            if token is None and self._token:
+                raise InvalidToken(f"{error.message} It is the one in HF_TOKEN.", **error.details) from error
+            raise
+        finally:
+            asking.cancel()
+
+    def search(self, text: str) -> tuple[Found, ...]:
+        """Repositories of the hub whose names match, the most popular first; none for less than two characters.
+
+        Raises:
+            HubUnavailable, QueueFull
+        """
+        hub = self._fetchers.get(Source.HUGGINGFACE)
+        if len(text.strip()) < SHORTEST_SEARCH or not isinstance(hub, Searchable):
+            return ()
+        return self._plans.call(lambda: hub.search(text.strip()))
 
     def preview(
         self,
@@ -72,37 +101,16 @@ class Downloads:
         devices: tuple[Device, ...],
         reclaimable: int,
         context_length: int | None,
+        check: Callable[[], None],
     ) -> Preview:
         """The plan with what it would cost here, and whether the model is in the list already."""
-        plan = self.plan(origin, token)
+        plan = self.plan(origin, token, check)
         disk_free = self._store.free_bytes()
         preview = preview_plan(plan, quantizations, disk_free, devices, reclaimable, context_length)
-        twin = self._registry.twin(draft_record(preview, quantizations[0], None, ModelType.LLM))
+        twin = self._registry.twin(draft_record(preview, quantizations[0], None))
         known = plan.config.get("model_type") in self._known if plan.config else None
-        return replace(preview, existing=twin, known_architecture=known)
-
-    def plan_again(self, record: ModelRecord, expected: Status, token: str | None) -> Plan:
-        """The plan of a recorded model, at the commit that was chosen first.
-
-        Raises:
-            InvalidRequest: the record is in another state than `expected`.
-            MiLLMError: the source refuses.
-        """
-        if record.status is not expected:
-            raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=record.id)
-        revision = record.revision or record.requested_revision
-        return self.plan(
-            Origin(
-                record.source,
-                record.repo_id,
-                revision,
-                record.local_path,
-                record.trust_remote_code,
-                record.url,
-                record.checksum,
-            ),
-            token,
-        )
+        own_code = needs_own_code(plan.config, self._known)
+        return replace(preview, existing=twin, known_architecture=known, requires_remote_code=own_code)
 
     def register(self, draft: ModelRecord, plan: Plan, token: str | None, start: bool) -> ModelRecord:
         """Adds a planned model; a local one is ready where it lies, another is queued if `start`.
@@ -111,7 +119,10 @@ class Downloads:
             ModelAlreadyExists: the registry has it already.
             InsufficientDisk: the files do not fit; then nothing is recorded.
             InvalidLocalPath: the system refuses to link to the directory; likewise.
+            MiLLMError: the plan's own refusal; likewise.
         """
+        if plan.refusal:
+            raise plan.refusal
         local = draft.source is Source.LOCAL
         if start and not local:
             self._check_space(plan, 0)
@@ -122,16 +133,21 @@ class Downloads:
             self.begin(record, plan, token, keep=False)
         return record
 
-    def begin(self, record: ModelRecord, plan: Plan, token: str | None, *, keep: bool) -> None:
-        """Queues the download of a record. keep: a cancelled download leaves the record, as `available`.
+    def begin_again(self, record: ModelRecord, expected: Status, token: str | None) -> None:
+        """Queues the download of a record that is there already, at the commit that was chosen first.
 
         Raises:
-            InsufficientDisk: the files do not fit.
+            InvalidRequest: the record is in another state than `expected`.
         """
-        if record.source is Source.LOCAL:
-            self._link(record)
-            return
-        self._check_space(plan, self._kept(record))
+        if record.status is not expected:
+            raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=record.id)
+        self.begin(record, None, token, keep=expected is Status.AVAILABLE)
+
+    def begin(self, record: ModelRecord, plan: Plan | None, token: str | None, *, keep: bool) -> None:
+        """Queues the download of a record. keep: a cancelled download leaves the record, as `available`.
+
+        plan: None if the source is still to be asked; then that is the first part of the job.
+        """
         self._registry.update(
             record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=INTERRUPTED
         )
@@ -140,7 +156,7 @@ class Downloads:
             "download",
             record,
             self._lane,
-            lambda job: self._bring(job, record, plan, token or self._token),
+            lambda job: self._bring(job, record, plan, token),
             lambda error: self._settle(record, keep, error),
         )
 
@@ -226,11 +242,21 @@ class Downloads:
         if plan.origin.source is not Source.OLLAMA:  # whose server keeps the files
             self._store.check_space(plan.peak_bytes - kept)
 
-    def _bring(self, job: Job[ModelRecord], record: ModelRecord, plan: Plan, token: str | None) -> ModelRecord:
+    def _resolve(self, job: Job[ModelRecord], record: ModelRecord, token: str | None) -> Plan:
+        plan = self.plan(origin_of(record), token, job.check)
+        if plan.refusal:
+            raise plan.refusal
+        self._check_space(plan, self._kept(record))
+        return plan
+
+    def _bring(self, job: Job[ModelRecord], record: ModelRecord, plan: Plan | None, token: str | None) -> ModelRecord:
+        job.report(Event(Stage.RESOLVING, bytes_total=record.size_bytes or 0))
+        plan = plan or self._resolve(job, record, token)
+        if record.source is Source.LOCAL:
+            return self._link(record)
         total = plan.total_bytes
-        job.report(Event(Stage.RESOLVING, bytes_total=total))
         folder = self._store.staging(staging_name(record))
-        self._fetchers[record.source].fetch(plan, token, folder, job.report)
+        self._fetchers[record.source].fetch(plan, token or self._token, folder, job.report)
         job.report(Event(Stage.SAVING, progress=100.0, bytes_done=total, bytes_total=total))
         done: dict[str, Any] = {"status": Status.READY, "downloaded_bytes": total, **NO_ERROR}
         if not any(folder.iterdir()):  # the source keeps the files itself

@@ -15,7 +15,7 @@ from millm.activity import Activity
 from millm.devices import Device
 from millm.downloads import Downloads
 from millm.engines.architectures import known_model_types
-from millm.engines.base import ChatRequest, Completion, Opener
+from millm.engines.base import Opener
 from millm.errors import (
     InvalidRequest,
     MiLLMError,
@@ -24,11 +24,11 @@ from millm.errors import (
     ModelIsLoaded,
     ModelNotFound,
 )
-from millm.jobs import Feed, Job, Lane
+from millm.jobs import Feed, Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
-from millm.planning import draft_record
-from millm.records import NAME, ModelRecord, ModelType, Quantization, Source, Status
+from millm.planning import check_name, draft_record
+from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
 from millm.sources.base import Fetcher, Origin
@@ -70,12 +70,14 @@ class Manager:
         self._orders = Lane("orders")
         self._born = int(time.time() * 1000)
         self._downloads.reconcile()
-        # questions that another room answers as they stand
+        # what another room answers as it stands
+        self.chat = self._resident.chat
         self.job = self._activity.job
         self.system = self._monitor.system
         self.storage = self._monitor.storage
         self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility
+        self.search = self._downloads.search
 
     # questions
 
@@ -121,15 +123,23 @@ class Manager:
             raise ModelNotFound(f"No model of type '{model_type}' is active.", model_type=model_type)
         return record
 
-    def plan(self, origin: Origin, token: str | None = None, context_length: int | None = None) -> Preview:
+    def plan(
+        self,
+        origin: Origin,
+        token: str | None = None,
+        context_length: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Preview:
         """What `origin` would bring and cost, without moving weights. Takes up to 10 s.
+
+        `check` is called twice a second meanwhile and may raise, to stop waiting.
 
         Raises:
             MiLLMError: the source refuses or cannot be reached.
         """
         reclaimable = self._resident.memory_bytes
         return self._downloads.preview(
-            origin, token, self.quantizations, self._devices(), reclaimable, context_length
+            origin, token, self.quantizations, self._devices(), reclaimable, context_length, check
         )
 
     # commands
@@ -141,18 +151,21 @@ class Manager:
         quantization: Quantization = Quantization.FP16,
         token: str | None = None,
         name: str | None = None,
-        model_type: ModelType = ModelType.LLM,
         start: bool = True,
+        check: Callable[[], None] = lambda: None,
     ) -> ModelRecord:
         """Registers a model and, if `start`, queues its download; a local model is ready at once.
+
+        `check` is called while the source is asked; if it raises, nothing is registered.
 
         Raises `MiLLMError` if the source refuses, the disk is too small, or the model is known already.
         """
         if quantization not in self.quantizations:
             raise InvalidRequest(f"Quantization {quantization} is not available yet.", field="quantization")
-        self._check_name(name)
-        preview = self.plan(origin, token)
-        draft = draft_record(preview, quantization, name, model_type)
+        check_name(name)
+        preview = self.plan(origin, token, check=check)
+        draft = draft_record(preview, quantization, name)
+        check()
 
         def order() -> ModelRecord:
             if name and self._registry.find(name):
@@ -164,14 +177,14 @@ class Manager:
 
     def start(self, model_id: int, token: str | None = None) -> ModelRecord:
         """Downloads a model that is only registered. Raises what `retry` raises."""
-        return self._download_again(model_id, Status.AVAILABLE, token)
+        return self._order(model_id, lambda record: self._downloads.begin_again(record, Status.AVAILABLE, token))
 
     def retry(self, model_id: int, token: str | None = None) -> ModelRecord:
         """Downloads a model again after an error, at the commit that was chosen first.
 
-        Raises `MiLLMError` if the record is in another state, the source refuses, or the disk is too small.
+        What the source says comes as the job's outcome. Raises `InvalidRequest` if the record is in another state.
         """
-        return self._download_again(model_id, Status.ERROR, token)
+        return self._order(model_id, lambda record: self._downloads.begin_again(record, Status.ERROR, token))
 
     def cancel(self, model_id: int) -> None:
         """Stops the job that runs on a model and waits until it has cleaned up.
@@ -201,7 +214,7 @@ class Manager:
 
         Raises `InvalidRequest` if a name cannot be one, `ModelAlreadyExists` if another model has it.
         """
-        self._check_name(changes.get("name"))
+        check_name(changes.get("name"))
         if "model_type" in changes and self._loads.holds(model_id):
             raise ModelIsLoaded("The type of a loaded model cannot be changed. Unload it first.", id=model_id)
         return self._activity.announce(self._orders.call(lambda: self._registry.update(model_id, **changes)))
@@ -240,15 +253,6 @@ class Manager:
         """
         return self._order(model_id, self._loads.begin_unload)
 
-    def chat(self, request: ChatRequest) -> Job[Completion]:
-        """Starts an answer of the loaded model.
-
-        Raises:
-            ModelNotLoaded: none is loaded, or it is being unloaded.
-            QueueFull: too many requests wait already.
-        """
-        return self._resident.chat(request)
-
     def auto_load(self, name: str) -> None:
         """Loads the model of this name at start. A failure is logged and shown, never raised."""
         try:
@@ -273,21 +277,12 @@ class Manager:
 
     # how commands are carried out
 
-    def _check_name(self, name: str | None) -> None:
-        if name is not None and not NAME.fullmatch(name):
-            raise InvalidRequest("A name has 1 to 255 letters, digits, '-', '_' or '.'.", field="name")
-
     def _free_record(self, model_id: int) -> ModelRecord:
         record = self._registry.get(model_id)
         job = self._activity.job(model_id)
         if job:
             raise ModelBusy(f"A {job.kind} is running on '{record.name}'.", id=model_id, job=job.kind)
         return record
-
-    def _download_again(self, model_id: int, expected: Status, token: str | None) -> ModelRecord:
-        plan = self._downloads.plan_again(self._free_record(model_id), expected, token)
-        keep = expected is Status.AVAILABLE
-        return self._order(model_id, lambda record: self._downloads.begin(record, plan, token, keep=keep))
 
     def _order(self, model_id: int, command: Callable[[ModelRecord], object]) -> ModelRecord:
         """Carries out a command on a model that no job runs on."""

@@ -1,13 +1,11 @@
 """From a source's plan to what a person decides on and what the registry will hold."""
 
-from pathlib import PurePosixPath
-
 from millm.devices import Device
-from millm.errors import InsufficientMemory, UnsupportedModel
+from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
 from millm.estimate import Estimate, estimate_memory
 from millm.records import (
+    NAME,
     ModelRecord,
-    ModelType,
     Quantization,
     Source,
     Status,
@@ -16,10 +14,9 @@ from millm.records import (
     safe_name,
     short_count,
 )
-from millm.sources.base import Plan
+from millm.sources.base import Origin, Plan
+from millm.sources.selection import is_weights
 from millm.views import Preview, Sizes
-
-WEIGHTS = (".safetensors", ".bin")
 
 
 def preview_plan(
@@ -57,9 +54,7 @@ def quantized_as(plan: Plan) -> str | None:
     return str(own.get("quant_method") or "unknown") if isinstance(own, dict) else None
 
 
-def draft_record(
-    preview: Preview, quantization: Quantization, name: str | None, model_type: ModelType
-) -> ModelRecord:
+def draft_record(preview: Preview, quantization: Quantization, name: str | None) -> ModelRecord:
     """The record that a planned model starts with.
 
     Raises:
@@ -70,7 +65,7 @@ def draft_record(
         raise UnsupportedModel(f"'{plan.title}' cannot be used: its config.json is not plain JSON.")
     return ModelRecord(
         name=name or safe_name(plan.suggested_name),
-        model_type=model_type,
+        model_type=plan.origin.model_type,
         source=plan.origin.source,
         repo_id=plan.origin.repo_id,
         revision=plan.commit,
@@ -88,6 +83,26 @@ def draft_record(
         config=plan.config,
         trust_remote_code=plan.origin.trust_remote_code,
         status=Status.AVAILABLE,
+    )
+
+
+def check_name(name: str | None) -> None:
+    """Raises `InvalidRequest` for what cannot be a record's name; None is left to be chosen."""
+    if name is not None and not NAME.fullmatch(name):
+        raise InvalidRequest("A name has 1 to 255 letters, digits, '-', '_' or '.'.", field="name")
+
+
+def origin_of(record: ModelRecord) -> Origin:
+    """Where a recorded model comes from, at the commit that was chosen first."""
+    return Origin(
+        source=record.source,
+        repo_id=record.repo_id,
+        revision=record.revision or record.requested_revision,
+        path=record.local_path,
+        trust_remote_code=record.trust_remote_code,
+        url=record.url,
+        checksum=record.checksum,
+        model_type=record.model_type,
     )
 
 
@@ -125,7 +140,7 @@ def check_memory(
 
 def weight_bytes(plan: Plan) -> int:
     """Bytes of the weight files of a plan."""
-    return sum(file.size for file in plan.files if PurePosixPath(file.path).suffix in WEIGHTS)
+    return sum(file.size for file in plan.files if is_weights(file.path))
 
 
 def _on_gpu(devices: tuple[Device, ...]) -> bool:

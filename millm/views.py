@@ -1,13 +1,16 @@
 """What a door sees of the manager: small frozen values, made by the manager and drawn by the doors."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from millm.devices import Device
-from millm.errors import MiLLMError
+from millm.errors import GatedModel, MiLLMError
 from millm.estimate import Estimate
 from millm.events import Event
 from millm.records import ModelRecord, Quantization
 from millm.sources.base import Plan
+
+Access = Literal["open", "granted", "token_needed", "licence_needed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Preview:
 
     existing: the record that is this model already. known_architecture: whether the installed transformers has a
     class for it, None where there is no config. quantized_as: how its own config says that it is quantized.
+    requires_remote_code: it cannot be loaded without running Python code of the repository.
     """
 
     plan: Plan
@@ -56,6 +60,14 @@ class Preview:
     existing: ModelRecord | None = None
     known_architecture: bool | None = None
     quantized_as: str | None = None
+    requires_remote_code: bool = False
+
+    @property
+    def access(self) -> Access:
+        """Whether the source lets the model be brought, with the token that was given or none."""
+        if isinstance(self.plan.refusal, GatedModel):
+            return "licence_needed" if self.plan.refusal.details.get("token_is_valid") else "token_needed"
+        return "granted" if self.plan.gated else "open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from millm.devices import Device
 from millm.engines.base import ChatRequest, Completion, LoadOptions
-from millm.errors import LoadFailed, RepoNotFound
+from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.events import Event, Report, Stage
 from millm.manager import Manager
 from millm.records import ModelRecord, Source
@@ -41,6 +41,7 @@ class FakeFetcher:
     fail_with: Exception | None = None
     config: dict[str, object] = field(default_factory=lambda: CONFIG)
     gate: threading.Event | None = None
+    refusal: MiLLMError | None = None
     tokens: list[str | None] = field(default_factory=list)
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
@@ -57,6 +58,7 @@ class FakeFetcher:
             commit="c0ffee" + "0" * 34,
             param_count=2_000,
             config=self.config,
+            refusal=self.refusal,
         )
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
@@ -121,6 +123,7 @@ def make_manager(
     opener: FakeOpener | None = None,
     free_memory: int = 8 << 30,
     drain_s: float = 5.0,
+    token: str | None = None,
 ) -> Manager:
     """A manager on a real registry and store below `root`, with a fake source and fake engines."""
     store = Store(root)
@@ -128,4 +131,4 @@ def make_manager(
     registry = Registry(store.registry_path, store.published)
     devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
     fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher()}
-    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, drain_s=drain_s)
+    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s)

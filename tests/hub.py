@@ -38,6 +38,7 @@ BLOCK = 8 * 2**20
 BEAT = 0.02
 ROUTES = {
     "whoami": r"/api/whoami-v2()()()",
+    "search": r"/api/models()()()",
     "info": r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?()",
     "tree": r"/api/models/([^/]+/[^/]+)/tree/([^/]+)()",
     "resolve": r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)",
@@ -203,8 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, message="Invalid credentials in Authorization header")
         if route == "missing" or (route == "whoami" and auth == "none"):
             raise Refused(404 if route == "missing" else 401)
-        if route == "whoami":
-            return self._send_json({"name": auth, "type": "user"})
+        if route in ("whoami", "search"):
+            return self._send_json(self.hub.repos.search(self.path) if route == "search" else {"name": auth})
         folder, commit = self.hub.open(repo, revision, "granted" if route == "cdn" else auth)
         if route == "info":
             return self._send_json(self.hub.repos.info(repo, folder))

@@ -7,6 +7,7 @@ import re
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 LARGE = 10_000_000
 
@@ -64,6 +65,14 @@ class Repos:
                 for f in self.tree(folder)
             ],
         }
+
+    def search(self, address: str) -> list[dict[str, Any]]:
+        """The repositories whose names hold `?search=`; the longer a name, the more downloads."""
+        query = parse_qs(urlsplit(address).query)
+        text, most = query.get("search", [""])[0].lower(), int(query.get("limit", ["100"])[0])
+        names = {str(path.relative_to(self.root)).partition("@")[0] for path in self.root.glob("[!.]*/[!.]*")}
+        found = sorted((name for name in names if text in name.lower()), key=len, reverse=True)
+        return [{"id": name, "downloads": len(name), "gated": name in self.gated} for name in found[:most]]
 
     def blob(self, path: Path) -> dict[str, Any]:
         """Size and digests, computed once. A sparse file is there to be planned, not read: its digest is zeros."""

@@ -1,13 +1,15 @@
 """What failed, killed and cancelled downloads leave, and how records and disk are brought to agree at start."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fakes import FakeFetcher, make_manager
 
-from millm.errors import DownloadFailed
+from millm.errors import DownloadFailed, GatedModel, InvalidToken
 from millm.events import Report
 from millm.manager import Manager
 from millm.records import ModelRecord, Source, Status
@@ -136,3 +138,57 @@ def test_a_record_whose_files_have_gone_says_so_and_can_be_retried(make: Callabl
     assert "no longer" in str(gone.error_message)
     manager.retry(ready.id)
     assert wait(manager, ready).status is Status.READY
+
+
+def test_a_retry_that_still_asks_the_source_can_be_cancelled(make: Callable[..., Manager], tmp_path: Path) -> None:
+    fetcher = PartFetcher()
+    manager = make(fetcher=fetcher)
+    failed = start(manager)
+    fetcher.gate = threading.Event()
+    resolving = manager.retry(failed.id)
+    assert resolving.status in (Status.QUEUED, Status.DOWNLOADING)
+    began = time.monotonic()
+    manager.cancel(failed.id)
+    assert time.monotonic() - began < 1
+    assert (manager.records(), staged(tmp_path)) == ([], [])
+    fetcher.gate.set()
+
+
+def test_what_the_source_says_to_a_retry_is_the_outcome_of_its_job(make: Callable[..., Manager]) -> None:
+    fetcher = PartFetcher()
+    manager = make(fetcher=fetcher)
+    failed = start(manager)
+    fetcher.refusal = GatedModel("It is gated.")
+    manager.retry(failed.id)
+    refused = wait(manager, failed)
+    assert (refused.status, refused.error_code, refused.error_message) == (
+        Status.ERROR,
+        "GATED_MODEL_NO_TOKEN",
+        "It is gated.",
+    )
+    assert refused.downloaded_bytes == len(HALF), "what came is kept"
+
+
+def test_what_is_refused_is_shown_but_not_registered(make: Callable[..., Manager]) -> None:
+    fetcher = PartFetcher()
+    manager = make(fetcher=fetcher)
+    fetcher.refusal = GatedModel("It is gated.", token_is_valid=True)
+    origin = Origin(Source.HUGGINGFACE, "acme/one")
+    assert manager.plan(origin).access == "licence_needed"
+    with pytest.raises(GatedModel):
+        manager.download(origin)
+    assert manager.records() == []
+
+
+def test_a_wrong_token_of_the_environment_is_named(tmp_path: Path) -> None:
+    class Strict(FakeFetcher):
+        def plan(self, origin: Origin, token: str | None) -> Plan:
+            raise InvalidToken("HuggingFace does not accept this access token.")
+
+    manager = make_manager(tmp_path, Strict(), token="hf_old")
+    origin = Origin(Source.HUGGINGFACE, "acme/one")
+    with pytest.raises(InvalidToken, match="It is the one in HF_TOKEN"):
+        manager.plan(origin)
+    with pytest.raises(InvalidToken, match=r"this access token\.$"):
+        manager.plan(origin, "hf_mine")
+    manager.close(1)

@@ -8,7 +8,7 @@ from fakes import CONFIG
 from millm.devices import Device
 from millm.errors import InsufficientMemory
 from millm.planning import check_memory, draft_record, preview_plan
-from millm.records import ModelType, Quantization, Source, Status
+from millm.records import Quantization, Source, Status
 from millm.sources.base import Origin, Plan, PlannedFile
 
 FP16 = Quantization.FP16
@@ -53,16 +53,16 @@ def test_a_local_model_downloads_nothing() -> None:
 
 
 def test_the_draft_of_a_record_states_what_the_plan_knows() -> None:
-    draft = draft_record(preview(param_count=4_500_000, path=Path("/m")), FP16, None, ModelType.LLM)
+    draft = draft_record(preview(param_count=4_500_000, path=Path("/m")), FP16, None)
     assert (draft.name, draft.params, draft.revision, draft.requested_revision) == ("one", "4M", "c0", "v1")
     assert (draft.size_bytes, draft.disk_size_mb, draft.status) == (9_000_100, 9.0, Status.AVAILABLE)
     assert draft.trust_remote_code
     assert draft.local_path == "/m"
-    assert draft_record(preview(), FP16, "mine", ModelType.TTS).name == "mine"
+    assert draft_record(preview(), FP16, "mine").name == "mine"
 
 
 def test_memory_is_refused_with_numbers_and_counts_what_a_swap_frees() -> None:
-    record = draft_record(preview(param_count=4_500_000), FP16, None, ModelType.LLM)
+    record = draft_record(preview(param_count=4_500_000), FP16, None)
     devices = (Device("cuda", "x", 1 << 40, 2_000_000),)
     with pytest.raises(InsufficientMemory, match=r"^Warning: Model requires ~0\.5 GB VRAM, only 0\.0 GB") as refused:
         check_memory(record, None, devices, reclaimable=0)

@@ -20,7 +20,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def get(manager: Manager, name: str, model_type: ModelType = ModelType.LLM) -> ModelRecord:
-    record = manager.download(Origin(Source.HUGGINGFACE, f"acme/{name}"), model_type=model_type)
+    record = manager.download(Origin(Source.HUGGINGFACE, f"acme/{name}", model_type=model_type))
     return wait(manager, record)
 
 

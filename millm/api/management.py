@@ -31,6 +31,7 @@ from millm.api.wire import success
 from millm.catalog import Suggestion
 from millm.records import ModelRecord, ModelType
 from millm.requirements import Compatibility, Requirements
+from millm.sources.base import Found
 from millm.views import StorageState, SystemState
 
 models = APIRouter(prefix="/api/models", tags=["Models"])
@@ -76,7 +77,6 @@ def download_model(manager: TheManager, body: DownloadBody) -> Response:
         quantization=body.quantization,
         token=body.hf_token,
         name=body.custom_name,
-        model_type=body.model_type,
         start=body.start,
     )
     return success(record.to_dict(), 202)
@@ -202,6 +202,12 @@ def follow_model(manager: TheManager, threads: StreamThreads, model_id: int) -> 
 def follow_all(manager: TheManager, threads: StreamThreads) -> Response:
     """First the present state of every running job, then everything that happens to any model."""
     return EventStream(frames(manager), threads)
+
+
+@machine.get("/api/hub/search", summary="Search the hub", **_says(list[Found], [examples.FOUND]))
+def search_hub(manager: TheManager, q: Annotated[str, Query(max_length=200)]) -> Response:
+    """Repositories whose names match, the most downloaded first; none for less than two characters."""
+    return success([asdict(found) for found in manager.search(q)])
 
 
 @machine.get("/api/catalog", summary="See suggested models", **_says(list[Suggestion], [examples.SUGGESTION]))

@@ -54,6 +54,7 @@ PREVIEW = {
     "vocab_size": 256_000,
     "context_length": 8192,
     "is_gated": True,
+    "access": "token_needed",
     "requires_trust_remote_code": False,
     "license": "gemma",
     "files": [{"path": "model-00001-of-00002.safetensors", "size": 4_988_025_760}],
@@ -151,3 +152,5 @@ SUGGESTION: dict[str, object] = {
     "requires": [],
     "fits": True,
 }
+
+FOUND = {"repo_id": "google/gemma-2-2b", "downloads": 512_000, "gated": True}

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from millm.records import ModelType, Quantization, Source, Status, architecture_facts, is_plain, short_count
 from millm.sources.base import Origin
-from millm.views import Preview, Sizes
+from millm.views import Access, Preview, Sizes
 
 T = TypeVar("T")
 REPO = "google/gemma-2-2b"
@@ -52,6 +52,7 @@ class OriginBody(_Strict):
     revision: str | None = Field(None, max_length=255, description="branch, tag or commit; else the default branch")
     trust_remote_code: bool = Field(False, description="allow loading to run Python code from the repository")
     hf_token: str | None = Field(None, max_length=500, description="for gated repositories; never written anywhere")
+    model_type: Annotated[ModelType, Lax] = Field(ModelType.LLM, description="what the model is for")
 
     @model_validator(mode="after")
     def _fits_its_source(self) -> Self:
@@ -75,6 +76,7 @@ class OriginBody(_Strict):
             self.trust_remote_code,
             self.url,
             self.checksum,
+            self.model_type,
         )
 
 
@@ -98,7 +100,6 @@ class DownloadBody(OriginBody):
 
     quantization: Annotated[Quantization, Lax] = Field(Quantization.FP16, description="how weights are kept")
     custom_name: str | None = Field(None, description="1-255 letters, digits, '-', '_' or '.'; else from the source")
-    model_type: Annotated[ModelType, Lax] = Field(ModelType.LLM, description="what the model is for")
     start: bool = Field(True, description="false: only register it, as `available`")
 
 
@@ -219,6 +220,7 @@ class PreviewInfo(BaseModel):
     vocab_size: int | None
     context_length: int | None
     is_gated: bool
+    access: Access = Field(description="whether the token that was given, if any, opens the repository")
     requires_trust_remote_code: bool
     license: str | None
     format: Literal["safetensors", "pickle", "other"]
@@ -254,7 +256,8 @@ def preview_json(preview: Preview) -> dict[str, object]:
         "param_count": plan.param_count,
         **architecture_facts(plan.config),
         "is_gated": plan.gated,
-        "requires_trust_remote_code": plan.requires_remote_code,
+        "access": preview.access,
+        "requires_trust_remote_code": preview.requires_remote_code,
         "license": plan.license,
         "format": plan.format,
         "has_chat_template": plan.chat_template,
@@ -267,7 +270,7 @@ def preview_json(preview: Preview) -> dict[str, object]:
         "memory_free_bytes": preview.memory_free,
         "files": [{"path": file.path, "size": file.size} for file in plan.files],
         "estimated_sizes": _sizes_json(preview.sizes),
-        "warnings": list(plan.warnings),
+        "warnings": [*([plan.refusal.message] if plan.refusal else []), *plan.warnings],
     }
 
 

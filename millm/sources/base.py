@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from millm.errors import MiLLMError
 from millm.events import Report
-from millm.records import Source
+from millm.records import ModelType, Source
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
+"""Endings of weights that can hold code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,7 @@ class Origin:
 
     repo_id: "owner/name" on the hub, or "name:tag" in Ollama. revision: a branch, tag or commit; None means the
     default branch. path: for source `local`. url, checksum ("sha256:<hex>" or "md5:<hex>"): for source `url`.
+    model_type: what the model is for, which says which files belong to it.
     """
 
     source: Source
@@ -23,6 +28,7 @@ class Origin:
     trust_remote_code: bool = False
     url: str | None = None
     checksum: str | None = None
+    model_type: ModelType = ModelType.LLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,11 @@ class Plan:
     """What a source would bring, known before a byte of weights is moved.
 
     title: how people name it ("owner/name"). suggested_name: a name for the record. files: what would be
-    brought. commit: the pinned commit. param_count: None where unknown. config: config.json.
-    requires_remote_code: loading would run Python code of the repository, namely `code_files`. link: the model's
-    page. path: the directory, for `local`. warnings: sentences for the person. chat_template: whether there is one,
-    None where unknown. cached_bytes: of the files, on this machine already. unpacked_bytes: what an archive takes
-    besides, once it is unpacked.
+    brought. commit: the pinned commit. param_count: None where unknown. config: config.json. code_files: the
+    repository's own Python files, if its config names any to load it with. link: the model's page. path: the
+    directory, for `local`. warnings: sentences for the person. chat_template: whether there is one, None where
+    unknown. cached_bytes: of the files, on this machine already. unpacked_bytes: what an archive takes besides, once
+    it is unpacked, at least. refusal: why it can be looked at but not brought, with the token that was given.
     """
 
     origin: Origin
@@ -59,7 +65,6 @@ class Plan:
     config: dict[str, Any] = field(default_factory=dict)
     gated: bool = False
     license: str | None = None
-    requires_remote_code: bool = False
     link: str | None = None
     path: Path | None = None
     warnings: tuple[str, ...] = ()
@@ -67,6 +72,7 @@ class Plan:
     chat_template: bool | None = None
     cached_bytes: int = 0
     unpacked_bytes: int = 0
+    refusal: MiLLMError | None = None
 
     @property
     def format(self) -> str:
@@ -74,7 +80,7 @@ class Plan:
         names = [file.path for file in self.files]
         if any(name.endswith(".safetensors") for name in names):
             return "safetensors"
-        return "pickle" if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names) else "other"
+        return "pickle" if any(name.endswith(PICKLES) for name in names) else "other"
 
     @property
     def peak_bytes(self) -> int:
@@ -107,6 +113,24 @@ class Fetcher(Protocol):
         Raises:
             MiLLMError: the source failed, or a file arrived damaged.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A repository that a search found. downloads: in the last month."""
+
+    repo_id: str
+    downloads: int
+    gated: bool
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """A source that can be searched by name."""
+
+    def search(self, text: str) -> tuple[Found, ...]:
+        """The best matches first, in 10 s at most. Raises `MiLLMError` if the source cannot be reached."""
         ...
 
 

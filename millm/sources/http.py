@@ -159,7 +159,7 @@ class _Transfer:
     async def bring(self, url: str, file: PlannedFile, folder: Path) -> None:
         """Brings one file; a damaged one is fetched once more."""
         async with self._files:
-            part = PartFile(folder / file.path, file.size, file.digest, self._journal)
+            part = PartFile(folder, file.path, file.size, file.digest, self._journal)
             self._parts.append(part)
             try:
                 await part.recover()
@@ -203,11 +203,11 @@ class _Transfer:
                 if segment.at > furthest:
                     waits, furthest = iter(self._limits.backoff), segment.at
                 wait, reason = next(waits, None), _reason(error)
-                log.info("%s stopped at byte %d: %s", segment.part.path.name, segment.at, reason)
+                log.info("%s stopped at byte %d: %s", segment.part.name, segment.at, reason)
                 if wait is None:
                     raise DownloadFailed(
                         "Download failed: Network error. Please check connection and try again.",
-                        file=segment.part.path.name,
+                        file=segment.part.name,
                         reason=reason,
                     ) from error
                 asked = min(error.wait, self._limits.longest_wait) if isinstance(error, _Trouble) else 0

@@ -48,6 +48,7 @@ def _take(blob: Path, file: PlannedFile, target: Path, beat: Callable[[], None])
     if _digest(blob, file, beat) != file.digest:
         log.warning("%s in the Hugging Face cache is damaged; it is downloaded again", file.path)
         return False
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         os.link(blob, target)

@@ -43,7 +43,7 @@ class Local:
             files=select_files(files, origin.trust_remote_code),
             param_count=sum(counts) or None,
             config=config,
-            requires_remote_code="auto_map" in config,
+            code_files=tuple(file.path for file in files if file.path.endswith(".py") and "auto_map" in config),
             path=path,
         )
 

@@ -24,12 +24,15 @@ CATCH_UP_BYTES = 8 * 2**20
 class PartFile:
     """An open file of `size` bytes, empty at first but for what an earlier try left and `recover` finds intact.
 
+    name: where it lies below `folder`, with `/`; what the journal calls it.
+
     The disk works in the event loop's executor, so that the loop goes on receiving. Every method that writes raises
     InsufficientDisk or DownloadFailed when the disk does not take the bytes.
     """
 
-    def __init__(self, path: Path, size: int, digest: str | None, journal: Journal) -> None:
-        self.path = path
+    def __init__(self, folder: Path, name: str, size: int, digest: str | None, journal: Journal) -> None:
+        self.path = path = folder / name
+        self.name = name
         self.size = size
         self.written = 0
         self.kept = 0
@@ -42,7 +45,7 @@ class PartFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.stat().st_nlink > 1:
                 path.unlink()  # a file that others share must not be written to
-            fresh = 0 if journal.extents(path.name, digest) else os.O_TRUNC
+            fresh = 0 if journal.extents(name, digest) else os.O_TRUNC
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | fresh, 0o644)
         self._begin()
 
@@ -50,7 +53,7 @@ class PartFile:
         """Takes over what the journal knows of an earlier try and the disk still holds unchanged."""
         if os.fstat(self._fd).st_size > self.size:
             os.truncate(self._fd, self.size)
-        for extent in self._journal.extents(self.path.name, self._expected):
+        for extent in self._journal.extents(self.name, self._expected):
             async with self._busy:
                 await self._on_disk(self._take_over, extent)
         self.written = self.kept = sum(self._ahead.values())
@@ -66,7 +69,7 @@ class PartFile:
 
     def restart(self) -> None:
         """Forgets what was written. No write may be under way."""
-        self._journal.forget(self.path.name)
+        self._journal.forget(self.name)
         self._begin()
 
     async def write(self, offset: int, data: bytes) -> None:
@@ -85,7 +88,7 @@ class PartFile:
         noted, self._fresh = self._fresh, {}
         await self._on_disk(os.fsync, self._fd)
         with disk_errors(self.path, self.size - self.written):
-            self._journal.add(self.path.name, self._expected, noted.values())
+            self._journal.add(self.name, self._expected, noted.values())
 
     async def digest(self) -> str | None:
         """The digest of the whole file, in the form of the announced one; None if none was announced."""

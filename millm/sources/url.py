@@ -90,6 +90,7 @@ class Url:
             suggested_name=_without_ending(name),
             files=(PlannedFile(name, answer.size, checksum),),
             warnings=tuple(_warnings(name, checksum)),
+            unpacked_bytes=answer.size if is_archive(name) else 0,
             version=answer.version,
         )
 

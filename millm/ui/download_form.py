@@ -33,22 +33,17 @@ class Asked:
     @property
     def origin(self) -> Origin:
         """Where the model is to come from."""
-        match Source(self.source):
+        source = Source(self.source)
+        if source is Source.OLLAMA:
+            return Origin(source, repo_id=self.ollama.strip())
+        common: dict[str, Any] = {"trust_remote_code": self.trust, "model_type": self.kind}
+        match source:
             case Source.LOCAL:
-                return Origin(Source.LOCAL, path=self.path.strip(), trust_remote_code=self.trust)
-            case Source.OLLAMA:
-                return Origin(Source.OLLAMA, repo_id=self.ollama.strip())
+                return Origin(source, path=self.path.strip(), **common)
             case Source.URL:
-                checksum = self.checksum.strip() or None
-                return Origin(Source.URL, url=self.url.strip(), checksum=checksum, trust_remote_code=self.trust)
+                return Origin(source, url=self.url.strip(), checksum=self.checksum.strip() or None, **common)
             case Source.HUGGINGFACE:
-                revision = self.revision.strip() or None
-                return Origin(
-                    Source.HUGGINGFACE,
-                    repo_id=self.repo.strip(),
-                    revision=revision,
-                    trust_remote_code=self.trust,
-                )
+                return Origin(source, repo_id=self.repo.strip(), revision=self.revision.strip() or None, **common)
 
     @property
     def kind(self) -> ModelType:
@@ -80,6 +75,7 @@ class Form:
     more: gr.Accordion
     preview: gr.Button
     download: gr.Button
+    stop: gr.Button
 
     @property
     def inputs(self) -> list[Any]:
@@ -162,9 +158,10 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
     with gr.Row(elem_classes="mi-buttons"):
         preview = gr.Button("Preview", elem_id="preview-btn", min_width=120)
         download = gr.Button("Download", variant="primary", elem_id="download-btn", min_width=120, scale=2)
+        stop = gr.Button("Cancel", visible="hidden", elem_id="lookup-cancel-btn", min_width=120)
     return Form(
         source, repo, path, quantization, token, name, trust, url, checksum, ollama, revision, model_type,
-        more, preview, download,
+        more, preview, download, stop,
     )  # fmt: skip
 
 

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import gradio as gr
 
-from millm.errors import MiLLMError, explain
+from millm.errors import Cancelled, MiLLMError, explain
 from millm.jobs import Job, Lane
 from millm.records import ModelRecord, Quantization
 from millm.ui import catalog_list
@@ -20,6 +21,7 @@ from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.views import Preview
 
 T = TypeVar("T")
 
@@ -43,18 +45,29 @@ class Lookups:
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
+        self._asking: WeakValueDictionary[str | None, Job[Any]] = WeakValueDictionary()  # by session
         self._lane = Lane("lookups", LOOKUPS_AT_ONCE, LOOKUPS_IN_ALL)
 
-    def preview(self, *fields: Any) -> Iterator[tuple[Any, Any]]:
+    def preview(self, request: gr.Request, *fields: Any) -> Iterator[tuple[Any, ...]]:
         """Yields (preview card, Preview button)."""
         asked = Asked(*fields)
-        yield looking(asked.title), gr.Button(interactive=False)
-        found = yield from self._ask(lambda: self._manager.plan(asked.origin, asked.token or None), (UNCHANGED,) * 2)
-        drawn = refused(found) if isinstance(found, MiLLMError) else preview_card(found, asked.kind)
-        yield drawn, gr.Button(interactive=True)
 
-    def pick(self, event: gr.EventData, quantization: str, token: str) -> Iterator[tuple[Any, ...]]:
-        """Fills the form with a suggestion and previews it. Yields (every field, preview card, Preview button)."""
+        def look(check: Callable[[], None]) -> "Preview":
+            return self._manager.plan(asked.origin, asked.token or None, check=check)
+
+        yield looking(asked.title), gr.Button(interactive=False)
+        found = yield from self._ask(request, look, (UNCHANGED,) * 2)
+        yield drawn_answer(found, asked), gr.Button(interactive=True)
+
+    def stop(self, request: gr.Request) -> None:
+        """Ends what this page is waiting for."""
+        if job := self._asking.get(request.session_hash):
+            job.cancel()
+
+    def pick(
+        self, event: gr.EventData, request: gr.Request, quantization: str, token: str
+    ) -> Iterator[tuple[Any, ...]]:
+        """Fills the form with a suggestion and previews it. Yields (every field, then what `preview` yields)."""
         key = getattr(event, "entry", None)  # comes from a browser and may be anything
         entry = next((each.entry for each in self._manager.catalog() if each.entry.id == key), None)
         if entry is None:
@@ -62,21 +75,22 @@ class Lookups:
             return
         asked = filled(entry, quantization, token)
         fields: tuple[Any, ...] = astuple(asked)
-        for drawn in self.preview(*astuple(asked)):
+        for drawn in self.preview(request, *astuple(asked)):
             yield (*fields, *drawn)
             fields = (UNCHANGED,) * len(fields)
 
-    def download(self, *fields: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def download(self, request: gr.Request, *fields: Any) -> Iterator[tuple[Any, ...]]:
         """Yields (ending, running downloads, preview card, Download button) from the click to the end.
 
         The download itself is the manager's; when the page goes away only this telling of it ends.
         """
         asked = Asked(*fields)
         yield looking(asked.title), UNCHANGED, UNCHANGED, gr.Button(interactive=False)
-        found = yield from self._ask(lambda: self._begin(asked), (UNCHANGED,) * 4)
-        if isinstance(found, MiLLMError):
-            warn(found.message)
-            yield refused(found), UNCHANGED, UNCHANGED, gr.Button(interactive=True)
+        found = yield from self._ask(request, lambda check: self._begin(asked, check), (UNCHANGED,) * 4)
+        if not isinstance(found, ModelRecord):
+            if found:
+                warn(found.message)
+            yield refused(found) if found else "", UNCHANGED, UNCHANGED, gr.Button(interactive=True)
             return
         yield "", draw_downloads(self._manager), "", gr.Button(interactive=True)
         job = self._manager.job(found.id)
@@ -85,21 +99,27 @@ class Lookups:
                 yield UNCHANGED, drawn, UNCHANGED, UNCHANGED
         yield draw_ending(self._manager, found), draw_downloads(self._manager), UNCHANGED, UNCHANGED
 
-    def _begin(self, asked: Asked) -> ModelRecord:
+    def _begin(self, asked: Asked, check: Callable[[], None]) -> ModelRecord:
         return self._manager.download(
             asked.origin,
             quantization=Quantization(asked.quantization),
             token=asked.token or None,
             name=asked.name.strip() or None,
-            model_type=asked.kind,
+            check=check,
         )
 
-    def _ask(self, work: Callable[[], T], unchanged: Any) -> Generator[Any, None, T | MiLLMError]:
+    def _ask(
+        self, request: gr.Request, work: Callable[[Callable[[], None]], T], unchanged: Any
+    ) -> Generator[Any, None, T | MiLLMError | None]:
+        """Waits for the work, which is given a way to notice that it is not wanted any more. None: it was not."""
         try:
-            job = self._lane.submit(lambda _: work())
+            job = self._lane.submit(lambda job: work(job.check))
+            self._asking[request.session_hash] = job
             for _ in job.events():
                 yield unchanged
             return job.result()
+        except Cancelled:
+            return None
         except Exception as error:  # noqa: BLE001  (a door: the person must see every error as a sentence)
             return explain(error)
 
@@ -109,6 +129,13 @@ class Lookups:
             if event is None or time.monotonic() - drawn_at >= REDRAW_S:
                 drawn_at = time.monotonic()
                 yield draw_downloads(self._manager)
+
+
+def drawn_answer(found: "Preview | MiLLMError | None", asked: Asked) -> str:
+    """The card for what a source said; nothing when nobody waited for it."""
+    if found is None:
+        return ""
+    return refused(found) if isinstance(found, MiLLMError) else preview_card(found, asked.kind)
 
 
 def build(manager: "Manager") -> DownloadTab:
@@ -150,6 +177,7 @@ def _wire(lookups: Lookups, form: Form, ending: gr.HTML, running: gr.HTML, previ
     # "multiple": the listener lives as long as its download, and more downloads may be queued meanwhile
     shown = [ending, running, preview, form.download]
     form.download.click(lookups.download, form.inputs, shown, trigger_mode="multiple", **QUIET)
+    form.stop.click(lookups.stop, queue=False, **QUIET)
     gr.on(
         [form.source.change, form.model_type.change],
         switch,

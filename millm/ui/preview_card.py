@@ -37,7 +37,8 @@ def looking(title: str) -> str:
     """What stands there while a source is asked."""
     return (
         '<section class="mi-panel-html"><p class="mi-looking" role="status"><span class="mi-spinner" '
-        f'aria-hidden="true"></span>Looking up {escape(title)}…</p></section>'
+        f'aria-hidden="true"></span><span>Looking up {escape(title)}…</span>'
+        '<button type="button" class="mi-btn" data-press="lookup-cancel-btn">Cancel</button></p></section>'
     )
 
 
@@ -76,7 +77,7 @@ def _title(plan: "Plan") -> str:
 def _tags(preview: "Preview") -> str:
     plan = preview.plan
     tags = ["Gated"] if plan.gated else []
-    tags += ["Needs its own code"] if plan.requires_remote_code else []
+    tags += ["Needs its own code"] if preview.requires_remote_code else []
     tags += ["Pickle only"] if plan.format == "pickle" else []
     tags += ["In your list"] if preview.existing else []
     items = "".join(f'<li class="is-warning">{tag}</li>' for tag in tags)
@@ -87,6 +88,7 @@ def _good(preview: "Preview") -> str:
     """What is as it should be, in one line."""
     plan = preview.plan
     said = ["safetensors"] if plan.format == "safetensors" else []
+    said += ["gated, and open to the access token"] if preview.access == "granted" else []
     said += ["chat template"] if plan.chat_template else []
     said += ["architecture known to transformers"] if preview.known_architecture else []
     said += [f"{words.size(plan.cached_bytes)} in the HuggingFace cache already"] if plan.cached_bytes else []
@@ -164,27 +166,25 @@ def _problems(preview: "Preview", served: bool) -> str:
     if preview.existing:
         status = words.STATUS[preview.existing.status].lower()
         said.append(f"This is '{preview.existing.name}' of your list already ({status}).")
-    if served and preview.known_architecture is False and not plan.requires_remote_code:
+    if served and preview.known_architecture is False and not preview.requires_remote_code:
         said.append("The installed transformers does not know this architecture. The model will probably not load.")
     said += plan.warnings
-    if plan.requires_remote_code:
+    if preview.requires_remote_code:
         said.append(_code(plan))
-    if served and plan.chat_template is False:
+    if served and plan.chat_template is False and not plan.refusal:
         said.append("There is no chat template: the model completes text, but cannot answer a conversation.")
     if preview.quantized_as:
         said.append(f"The weights are quantized already ({preview.quantized_as}).")
-    gated = _gated(plan) if plan.gated else ""
+    gated = _refusal(plan) if plan.refusal else ""
     # what is said of an Ollama model is how things are, not what is wrong with them
     kind = "is-plain" if plan.origin.source is Source.OLLAMA else "is-warning"
     return gated + "".join(note(text, kind) for text in dict.fromkeys(said))
 
 
-def _gated(plan: "Plan") -> str:
-    page = _web_link(plan.link or "", "its page") or "HuggingFace"
-    return (
-        f'<p class="mi-note is-warning">{icon("alert", 16)}<span>This model is gated. Accept its licence on {page} '
-        "and enter an access token.</span></p>"
-    )
+def _refusal(plan: "Plan") -> str:
+    """Why it can be looked at but not downloaded, and where that can be changed."""
+    page = _web_link(plan.link or "", "Open its page")
+    return f'<p class="mi-note is-warning">{icon("alert", 16)}<span>{escape(str(plan.refusal))} {page}</span></p>'
 
 
 def _code(plan: "Plan") -> str:

@@ -36,6 +36,7 @@ ROUTES = {
     ("get", "/api/models/{model_id}/requirements"),
     ("get", "/api/models/{model_id}/compatibility"),
     ("get", "/api/catalog"),
+    ("get", "/api/hub/search"),
     ("get", "/api/models/{model_id}/events"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{name}"),

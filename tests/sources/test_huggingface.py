@@ -20,9 +20,10 @@ from millm.errors import (
     RevisionNotFound,
     UnsupportedModel,
 )
-from millm.records import Source
+from millm.records import ModelType, Source
 from millm.sources.base import Origin, Plan
-from millm.sources.huggingface import HuggingFace, parse_repo, translated
+from millm.sources.hubfaults import translated
+from millm.sources.huggingface import HuggingFace, parse_repo
 
 SECRET = "hf_a_token_nobody_knows"
 
@@ -53,7 +54,6 @@ def test_a_plan_tells_everything_without_moving_weights(source: HuggingFace, hub
     assert (found.param_count, found.license, found.gated) == (150_000, "mit", False)
     assert found.commit == hub.repos.commit(repo)
     assert found.link == f"{hub.url}/acme/tiny"
-    assert not found.requires_remote_code
     assert not found.warnings
     assert [request.kind for request in hub.requests] == ["api", "resolve"]
 
@@ -143,12 +143,14 @@ def test_what_the_hub_does_not_have(source: HuggingFace, hub: Hub) -> None:
 
 def test_a_gated_model_asks_for_a_token(source: HuggingFace, hub: Hub) -> None:
     hub.gated.add("acme/tiny")
-    with pytest.raises(GatedModel) as caught:
-        plan(source)
-    assert caught.value.message == (
+    looked_at = plan(source)
+    assert looked_at.gated
+    assert looked_at.refusal is not None
+    assert looked_at.refusal.message == (
         "Model 'acme/tiny' is gated. Accept its licence on HuggingFace and enter an access token."
     )
-    assert plan(source, token=GRANTED).gated
+    assert (looked_at.license, looked_at.total_bytes > 300_000) == ("mit", True)
+    assert plan(source, token=GRANTED).refusal is None
 
 
 def test_a_wrong_token_is_said_and_never_shown(
@@ -231,7 +233,6 @@ def test_warnings(source: HuggingFace, repo: Path) -> None:
     config = {**CONFIG, "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
     make_repo(repo.parent / "own", config__json=config, modeling_mine__py="", pytorch_model__bin=b"pickle")
     found = plan(source, "acme/own")
-    assert found.requires_remote_code
     assert found.code_files == ("modeling_mine.py",)
     assert [warning.split()[0:3] for warning in found.warnings] == [["The", "weights", "are"]]
     assert "modeling_mine.py" not in [file.path for file in found.files]
@@ -385,8 +386,7 @@ def test_answers_that_say_no_never_close_the_way_to_the_hub(source: HuggingFace,
     for _ in range(4):
         with pytest.raises(RepoNotFound):
             plan(source, "acme/nothing")
-        with pytest.raises(GatedModel):
-            plan(source)
+        assert isinstance(plan(source).refusal, GatedModel)
         with pytest.raises(InvalidToken):
             plan(source, token=SECRET)
     assert plan(source, token=GRANTED).gated
@@ -394,10 +394,10 @@ def test_answers_that_say_no_never_close_the_way_to_the_hub(source: HuggingFace,
 
 def test_no_token_and_no_licence_are_told_apart(source: HuggingFace, hub: Hub) -> None:
     hub.gated.add("acme/tiny")
-    with pytest.raises(GatedModel, match="enter an access token"):
-        plan(source)
-    with pytest.raises(GatedModel, match="not accepted with this access token"):
-        plan(source, token=PLAIN)
+    refusals = [plan(source).refusal, plan(source, token=PLAIN).refusal]
+    assert [bool(each and each.details.get("token_is_valid")) for each in refusals] == [False, True]
+    assert all(each and each.details["link"] == f"{hub.url}/acme/tiny" for each in refusals)
+    assert "not accepted with this access token" in str(refusals[1])
 
 
 def test_a_plan_tells_what_a_person_decides_on(source: HuggingFace, hub: Hub, cache: Path, repo: Path) -> None:
@@ -414,3 +414,90 @@ def test_a_plan_tells_what_a_person_decides_on(source: HuggingFace, hub: Hub, ca
     )
     (repo / "model.safetensors").rename(repo / "pytorch_model.bin")
     assert plan(source).format == "pickle"
+
+
+def typed(model_type: ModelType, repo_id: str) -> Origin:
+    return Origin(Source.HUGGINGFACE, repo_id=repo_id, model_type=model_type)
+
+
+def make_pipeline(repo: Path) -> Path:
+    """A diffusers pipeline beside the small model: two folders that it names, one that it does not."""
+    folder = make_repo(
+        repo.parent / "pipeline",
+        model_index__json={
+            "_class_name": "P",
+            "unet": ["diffusers", "U"],
+            "vae": ["diffusers", "V"],
+            "extra": [None, None],
+        },
+        all_in_one__safetensors=safetensors(content(90_000)),
+    )
+    for name in ("unet", "vae", "extra"):
+        make_repo(folder / name, config__json={"_class_name": name})
+        (folder / name / "model.safetensors").write_bytes(safetensors(content(80_000)))
+    (folder / "unet" / "model.fp16.safetensors").write_bytes(safetensors(content(40_000)))
+    return folder
+
+
+def test_a_pipeline_comes_with_its_folders(source: HuggingFace, hub: Hub, repo: Path, tmp_path: Path) -> None:
+    there = make_pipeline(repo)
+    found = source.plan(typed(ModelType.IMAGE_GEN, "acme/pipeline"), None)
+    weights = {"unet/model.fp16.safetensors", "vae/model.safetensors"}
+    assert {file.path for file in found.files} == weights | {
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+    }
+    assert "variant 'fp16'" in " ".join(found.warnings)
+    source.fetch(found, None, tmp_path / "out", Watcher())
+    brought = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }
+    assert brought == {file.path for file in found.files}
+    assert all((tmp_path / "out" / name).read_bytes() == (there / name).read_bytes() for name in brought)
+
+
+def test_files_of_the_same_name_are_gone_on_with_apart(
+    source: HuggingFace, hub: Hub, repo: Path, tmp_path: Path
+) -> None:
+    make_pipeline(repo)
+    found = source.plan(typed(ModelType.IMAGE_GEN, "acme/pipeline"), None)
+    hub.fault("cdn", "*vae/model.safetensors", status=503, times=8)
+    with pytest.raises(DownloadFailed):
+        source.fetch(found, None, tmp_path / "out", Watcher())
+    asked = len(hub.requests)
+    source.fetch(found, None, tmp_path / "out", Watcher())
+    assert not [each for each in hub.requests[asked:] if each.kind == "cdn" and "unet" in each.target]
+    assert (tmp_path / "out/vae/config.json").read_bytes() != (tmp_path / "out/unet/config.json").read_bytes()
+
+
+def test_a_voice_needs_no_config_of_ours(source: HuggingFace, repo: Path) -> None:
+    make_repo(repo.parent / "voice", model_file__pth__tar=b"pickle" * 99, config__json="{}", demo__wav=b"la")
+    found = source.plan(typed(ModelType.TTS, "acme/voice"), None)
+    assert ({file.path for file in found.files}, found.format) == ({"config.json", "model_file.pth.tar"}, "pickle")
+    make_repo(repo.parent / "bare", model__pth=b"pickle" * 99)
+    assert len(source.plan(typed(ModelType.LIP_SYNC, "acme/bare"), None).files) == 1
+    with pytest.raises(UnsupportedModel, match=r"no config\.json"):
+        plan(source, "acme/bare")
+
+
+def test_the_hub_is_searched_by_name(source: HuggingFace, hub: Hub, repo: Path) -> None:
+    for name in ("tiny-chat", "tiny-chat-long", "other"):
+        make_repo(repo.parent / name, config__json="{}")
+    hub.gated.add("acme/tiny-chat")
+    found = source.search("TINY")
+    assert [each.repo_id for each in found] == ["acme/tiny-chat-long", "acme/tiny-chat", "acme/tiny"]
+    assert [each.gated for each in found] == [False, True, False]
+    assert source.search("nothing like it") == ()
+    hub.fault("api", status=500)
+    with pytest.raises(HubUnavailable):
+        source.search("tiny")
+
+
+def test_what_does_not_open_is_not_fetched(source: HuggingFace, hub: Hub, tmp_path: Path) -> None:
+    hub.gated.add("acme/tiny")
+    closed = plan(source)
+    asked = len(hub.requests)
+    with pytest.raises(GatedModel):
+        source.fetch(closed, None, tmp_path / "out", Watcher())
+    assert len(hub.requests) == asked

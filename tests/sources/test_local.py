@@ -37,7 +37,6 @@ def test_plans_what_is_there(folder: Path) -> None:
     assert found.total_bytes == sum((folder / file.path).stat().st_size for file in found.files)
     assert (found.path, found.suggested_name, found.config) == (folder, "my-model", CONFIG)
     assert found.param_count == 1000
-    assert not found.requires_remote_code
 
 
 def test_links_are_resolved(folder: Path, tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ def test_bin_weights_are_taken_where_there_is_nothing_better(tmp_path: Path) -> 
 
 def test_a_model_with_its_own_code_says_so(folder: Path) -> None:
     make_repo(folder, config__json={**CONFIG, "auto_map": {"AutoModel": "mine.M"}}, mine__py="")
-    assert plan(folder).requires_remote_code
+    assert plan(folder).code_files == ("mine.py",)
     assert "mine.py" not in [file.path for file in plan(folder).files]
     assert "mine.py" in [file.path for file in plan(folder, code=True).files]
 

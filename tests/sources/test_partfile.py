@@ -19,7 +19,7 @@ PIECES = range(0, len(DATA), PIECE)
 
 def write(path: Path, digest: str | None, orders: Iterable[Iterable[int]]) -> str | None:
     async def run() -> str | None:
-        part = PartFile(path, len(DATA), digest, Journal(path.parent))
+        part = PartFile(path.parent, path.name, len(DATA), digest, Journal(path.parent))
         for order in orders:
             part.restart()
             for at in order:
@@ -46,7 +46,7 @@ def test_what_is_far_ahead_of_the_digest_is_read_back(tmp_path: Path) -> None:
     data = content(20_000_000)
 
     async def run() -> str | None:
-        part = PartFile(tmp_path / "file", len(data), "sha256:?", Journal(tmp_path))
+        part = PartFile(tmp_path, "file", len(data), "sha256:?", Journal(tmp_path))
         for at in reversed(range(0, len(data), 1_000_000)):
             await part.write(at, data[at : at + 1_000_000])
         return await part.digest()
@@ -59,7 +59,7 @@ def test_the_disk_is_synced_on_the_way(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
 
     async def run() -> None:
-        part = PartFile(tmp_path / "file", 40_000_000, None, Journal(tmp_path))
+        part = PartFile(tmp_path, "file", 40_000_000, None, Journal(tmp_path))
         for at in range(0, 40_000_000, 1_000_000):
             await part.write(at, bytes(1_000_000))
 

@@ -1,7 +1,8 @@
 import pytest
 
+from millm.records import ModelType
 from millm.sources.base import PlannedFile
-from millm.sources.selection import select_files, select_weights
+from millm.sources.selection import is_weights, select_files, select_weights
 
 
 def files(names: str) -> list[PlannedFile]:
@@ -72,3 +73,69 @@ def test_parts_come_with_their_index() -> None:
     parts = "model-00001-of-00002.safetensors model-00002-of-00002.safetensors"
     present = files(f"model.safetensors.index.json pytorch_model.bin.index.json {parts}")
     assert names(select_files(present, code=False)) == f"model.safetensors.index.json {parts}"
+
+
+def test_a_pipeline_brings_the_folders_that_it_names_in_half_precision() -> None:
+    present = files(
+        "model_index.json README.md all_in_one.safetensors unet/config.json scheduler/scheduler_config.json "
+        "unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.fp16.safetensors unet/model.onnx "
+        "vae_1_0/config.json vae_1_0/diffusion_pytorch_model.safetensors tokenizer/vocab.json tokenizer/merges.txt"
+    )
+    chosen = select_files(present, False, ModelType.IMAGE_GEN, components={"unet", "scheduler", "tokenizer"})
+    assert set(names(chosen).split()) == {
+        *("model_index.json", "README.md", "scheduler/scheduler_config.json", "unet/config.json"),
+        *("unet/diffusion_pytorch_model.fp16.safetensors", "tokenizer/vocab.json", "tokenizer/merges.txt"),
+    }
+
+
+def test_the_parts_of_a_variant_and_its_index_belong_together() -> None:
+    parts = "unet/model.fp16-00001-of-00002.safetensors unet/model.fp16-00002-of-00002.safetensors"
+    present = files(
+        f"unet/model.safetensors.index.fp16.json {parts} unet/model.safetensors unet/model.bin "
+        "unet/model.bin.index.json unet/model.non_ema.safetensors"
+    )
+    chosen = select_files(present, False, ModelType.ANIMATION, components={"unet"})
+    assert names(chosen) == f"unet/model.safetensors.index.fp16.json {parts}"
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        ("config.json model_file.pth.tar speakers.pth", "config.json model_file.pth.tar speakers.pth"),
+        ("config.yaml best_model.pth demo.wav picture.png .gitattributes", "config.yaml best_model.pth"),
+        ("model.safetensors state_dict.bin model.onnx", "model.safetensors"),
+        ("a/b/config.json a/b/model.pth one/two/three/four/model.pth", "a/b/config.json a/b/model.pth"),
+        ("model.non_ema.safetensors model.safetensors model.fp16.safetensors", "model.fp16.safetensors"),
+        ("model.non_ema.safetensors model.ema.safetensors", "model.non_ema.safetensors model.ema.safetensors"),
+        ("../model.pth a/../model.pth .hidden/model.pth", ""),
+        ("inference.py model.pth", "model.pth"),
+    ],
+)  # fmt: skip
+def test_models_that_are_kept_for_other_programs(present: str, chosen: str) -> None:
+    assert names(select_files(files(present), False, ModelType.TTS)) == chosen
+
+
+def test_an_embedding_model_brings_its_steps() -> None:
+    present = files(
+        "1_Pooling/config.json 2_Dense/model.safetensors 2_Dense/pytorch_model.bin config.json modules.json "
+        "model.safetensors onnx/model.onnx onnx/config.json pytorch_model.bin.index.json tokenizer.json"
+    )
+    chosen = select_files(present, False, ModelType.EMBEDDING)
+    assert set(names(chosen).split()) == {
+        *("1_Pooling/config.json", "2_Dense/model.safetensors", "config.json", "modules.json"),
+        *("model.safetensors", "tokenizer.json"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("a/model.pth.tar", True),
+        ("model.safetensors", True),
+        ("x.ckpt", True),
+        ("config.json", False),
+        ("a.wav", False),
+    ],
+)
+def test_what_holds_weights(name: str, holds: bool) -> None:
+    assert is_weights(name) is holds

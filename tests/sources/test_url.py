@@ -162,7 +162,6 @@ def test_a_plan_tells_name_and_size(plan: Callable[..., Plan], site: Site) -> No
     assert [(file.path, file.size, file.digest) for file in found.files] == [("vits.pth", 300_000, None)]
     assert [warning.split()[0] for warning in found.warnings] == ["No", "Files"]
     assert [request for request, _ in site.seen] == ["HEAD /some/vits.pth?signature=secret"]
-    assert not found.requires_remote_code
 
 
 def test_a_safe_type_with_a_checksum_needs_no_warning(plan: Callable[..., Plan], site: Site) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import make_manager
@@ -19,8 +20,8 @@ from millm.ui.actions import act, toasts, verify  # noqa: E402
 LARGE = 2**32  # bytes of a sparse file that takes long enough to be hashed for it to be cancelled
 
 
-def ready(manager: Manager, name: str, **options: ModelType) -> ModelRecord:
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"), **options)
+def ready(manager: Manager, name: str, **origin: Any) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}", **origin))
     settle(manager, record)
     return record
 

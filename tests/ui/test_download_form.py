@@ -80,7 +80,8 @@ def test_only_fields_that_apply_are_shown(source: str, kind: str, shown: str, bu
 def test_a_suggestion_fills_the_form_and_clears_what_was_there() -> None:
     song = Entry("song", "Song", ModelType.MUSIC, Source.URL, "x", url="https://x/song.safetensors")
     form = filled(song, "FP16", "hf_mine")
-    assert (form.origin, form.kind) == (Origin(Source.URL, url="https://x/song.safetensors"), ModelType.MUSIC)
+    song_origin = Origin(Source.URL, url="https://x/song.safetensors", model_type=ModelType.MUSIC)
+    assert (form.origin, form.kind) == (song_origin, ModelType.MUSIC)
     assert (form.token, form.name, form.trust, form.revision) == ("hf_mine", "", False, "")
     ollama = Entry("o", "O", ModelType.LLM, Source.OLLAMA, "x", ollama_name="llama3:8b")
     assert filled(ollama, "FP16", "").origin == Origin(Source.OLLAMA, repo_id="llama3:8b")

@@ -48,7 +48,7 @@ def test_a_finished_download_can_be_loaded(tmp_path: Path) -> None:
 
 def test_a_model_for_other_programs_can_be_activated(tmp_path: Path) -> None:
     manager = make_manager(tmp_path)
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/song"), model_type=ModelType.MUSIC)
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/song", model_type=ModelType.MUSIC))
     finish(manager, record)
     html = draw_ending(manager, record)
     assert f'data-act="activate" data-model="{record.id}"' in html

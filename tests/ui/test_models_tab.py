@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeOpener, make_manager
@@ -16,8 +17,8 @@ import_gradio()
 from millm.ui.models_tab import Filters, draw_cards, draw_storage  # noqa: E402
 
 
-def add(manager: Manager, name: str, **options: ModelType) -> ModelRecord:
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"), **options)
+def add(manager: Manager, name: str, **origin: Any) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}", **origin))
     job = manager.job(record.id)
     assert job is None or job.wait(5)
     return record

@@ -256,3 +256,22 @@ def test_files_are_verified_and_other_types_activated(run_app: Run, open_page: C
     expect(page.locator(".model-card .is-active")).to_have_text("Active", timeout=SOON)
     page.locator("[id^=deactivate-btn-]").click()
     expect(page.locator("[id^=activate-btn-]")).to_be_visible(timeout=SOON)
+
+
+def test_a_hub_that_hangs_can_be_left_and_one_that_answers_makes_suggestions(
+    run_app: Run, open_page: Callable[..., Page], hub: Hub
+) -> None:
+    page = open_page(run_app(HF_ENDPOINT=hub.url))
+    field(page, "repo-input").press_sequentially("acme/t")
+    matches = page.locator("#repo-matches option")
+    expect(matches).to_have_count(1, timeout=SOON)
+    assert matches.get_attribute("value") == "acme/tiny-qwen3"
+
+    hub.fault("api", "acme/tiny-qwen3", hang_after=0, times=1)
+    field(page, "repo-input").fill("acme/tiny-qwen3")
+    page.locator("#download-btn").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#download-btn")).to_be_enabled(timeout=SOON)
+    expect(page.locator("#download-ending")).to_be_empty()
+    open_tab(page, "models")
+    expect(page.locator(".model-card")).to_have_count(0)

@@ -46,11 +46,13 @@ def test_too_little_memory_or_disk_is_said() -> None:
 
 
 def test_gated_and_custom_code_are_warned_of() -> None:
-    html = preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True, requires_remote_code=True)))
-    assert "enter an access token" in html
+    closed = replace(PLAN, gated=True, refusal=GatedModel("It is gated. Enter an access token."))
+    html = preview_card(replace(PREVIEW, plan=closed, requires_remote_code=True))
+    assert "Enter an access token. <a href=" in html
     assert "which you have not allowed" in html
-    trusted = replace(PLAN, requires_remote_code=True, origin=replace(PLAN.origin, trust_remote_code=True))
-    assert "which you have allowed" in preview_card(replace(PREVIEW, plan=trusted))
+    trusted = replace(PLAN, origin=replace(PLAN.origin, trust_remote_code=True))
+    assert "which you have allowed" in preview_card(replace(PREVIEW, plan=trusted, requires_remote_code=True))
+    assert "open to the access token" in preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True)))
 
 
 def test_good_news_is_one_line() -> None:
@@ -80,8 +82,8 @@ def test_problems_are_notes() -> None:
 
 
 def test_own_code_is_named_and_explains_an_unknown_architecture() -> None:
-    plan = replace(PLAN, requires_remote_code=True, code_files=("modeling_x.py", "tokenizer_x.py"))
-    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=False))
+    plan = replace(PLAN, code_files=("modeling_x.py", "tokenizer_x.py"))
+    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=False, requires_remote_code=True))
     assert "Loading it runs modeling_x.py, tokenizer_x.py, which you have not allowed." in html
     assert "does not know this architecture" not in html
 
@@ -115,9 +117,9 @@ def test_download_and_peak_disk_stand_against_what_is_free() -> None:
 
 
 def test_a_gated_model_leads_to_its_page() -> None:
-    gated = preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True)))
+    gated = preview_card(replace(PREVIEW, plan=replace(PLAN, gated=True, refusal=GatedModel("It is gated."))))
     page = '<a href="https://hub.example/acme/gemma" target="_blank" rel="noopener noreferrer">'
-    assert f"Accept its licence on {page}its page</a>" in gated
+    assert f"It is gated. {page}Open its page</a>" in gated
     assert page in refused(GatedModel("It is gated.", link="https://hub.example/acme/gemma"))
     assert "href" not in refused(GatedModel("It is gated.", link="javascript:alert(1)"))
     assert "href" not in refused(InvalidToken("No.", link="https://hub.example/acme/gemma"))
@@ -151,10 +153,11 @@ def test_whatever_comes_from_outside_is_text() -> None:
         link=f'https://"{EVIL}',
         warnings=(EVIL,),
         code_files=(EVIL,),
-        requires_remote_code=True,
+        refusal=GatedModel(EVIL),
         config={"architectures": [EVIL]},
     )
-    html = preview_card(replace(PREVIEW, plan=plan, existing=ModelRecord(name=EVIL), quantized_as=EVIL))
+    preview = replace(PREVIEW, plan=plan, existing=ModelRecord(name=EVIL), quantized_as=EVIL)
+    html = preview_card(replace(preview, requires_remote_code=True))
     html += looking(EVIL) + refused(GatedModel(EVIL, link=f'https://"{EVIL}'))
     assert "<script" not in html
     assert 'https://"' not in html
