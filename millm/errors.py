@@ -202,9 +202,16 @@ class ResourceError(MiLLMError):
 
 
 class InsufficientDisk(ResourceError):
-    """Less disk is free than the download needs at its peak."""
+    """Fewer bytes are free on the disk than are needed at the peak."""
 
     code = "INSUFFICIENT_DISK"
+
+    def __init__(self, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(
+            f"Insufficient disk space. Need {needed_bytes / 1e9:.1f} GB, only {free_bytes / 1e9:.1f} GB available.",
+            needed_bytes=needed_bytes,
+            free_bytes=free_bytes,
+        )
 
 
 class InsufficientMemory(ResourceError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from millm.devices import Device
 from millm.engines.architectures import architecture_name, is_language_model, needs_own_code, stored_quantization
-from millm.errors import InsufficientMemory
+from millm.errors import InsufficientDisk, InsufficientMemory
 from millm.estimate import Estimate, estimate_memory
 from millm.planning import check_memory
 from millm.records import ModelRecord, ModelType, Quantization, Source
@@ -140,10 +140,7 @@ def _shortages(
     record: ModelRecord, needed: Requirements, devices: tuple[Device, ...], disk_free: int, reclaimable: int
 ) -> Iterator[str]:
     if needed.missing_bytes > disk_free:
-        yield (
-            f"Insufficient disk space. Need {needed.missing_bytes / 1e9:.1f} GB, "
-            f"only {disk_free / 1e9:.1f} GB available."
-        )
+        yield InsufficientDisk(needed.missing_bytes, disk_free).message
     try:
         check_memory(record, needed.memory.context_length, devices, reclaimable)
     except InsufficientMemory as error:

@@ -71,11 +71,7 @@ class Store:
         """Raises `InsufficientDisk` if fewer than `needed` bytes are free."""
         free = self.free_bytes()
         if needed > free:
-            raise InsufficientDisk(
-                f"Insufficient disk space. Need {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB available.",
-                needed_bytes=needed,
-                free_bytes=free,
-            )
+            raise InsufficientDisk(needed, free)
 
     def staging(self, name: str) -> Path:
         """The folder for unfinished files of this name; what an earlier try left is still in it."""

@@ -183,9 +183,4 @@ def disk_errors(path: Path, missing: int) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             reason = os.strerror(error.errno or 0)
             raise DownloadFailed(f"Download failed: cannot write '{path.name}' ({reason}).") from error
-        free = shutil.disk_usage(path.parent).free
-        raise InsufficientDisk(
-            f"Insufficient disk space. Need {missing / 1e9:.1f} GB, only {free / 1e9:.1f} GB available.",
-            needed_bytes=missing,
-            free_bytes=free,
-        ) from error
+        raise InsufficientDisk(missing, shutil.disk_usage(path.parent).free) from error

@@ -3,7 +3,7 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from millm.errors import GatedModel, MiLLMError
+from millm.errors import GatedModel, InsufficientDisk, MiLLMError
 from millm.records import ModelType, Quantization, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import bar, note
@@ -131,8 +131,7 @@ def _lack(preview: "Preview") -> str:
     peak = min((sizes.peak_disk_bytes for sizes in preview.sizes.values()), default=0)
     if peak <= preview.disk_free:
         return ""
-    have = words.size(preview.disk_free)
-    return note(f"Insufficient disk space. Need {words.size(peak)}, only {have} available.")
+    return note(InsufficientDisk(peak, preview.disk_free).message)
 
 
 def _cost(preview: "Preview", quantization: Quantization, sizes: "Sizes") -> str:
