@@ -178,3 +178,12 @@ def test_the_test_command_of_the_readme_is_the_one_ci_runs() -> None:
     commands = [line for line in readme.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_fault_in_the_docs_has_its_test() -> None:
+    file = "tests/sources/test_http.py"
+    named = re.findall(r"`((?:tests/[\w/]+\.py)?(?:::)?)(test_\w+)`", (ROOT / "docs/downloads.md").read_text())
+    assert len(named) > 40
+    for where, name in named:
+        file = where.removesuffix("::") or (file if where else "tests/sources/test_http.py")
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
