@@ -4,7 +4,7 @@
 
 Serves one 1 GB file and a repository of 200 small files from a local hub in a process of its own, and brings each
 with miLLM (plan, parallel ranges, digest while writing, fsync) and with `snapshot_download` followed by computing the
-same digests. In turn, in one run; prints medians and ratios. Then cancels 50 downloads at random moments.
+same digests. In turn, in one run; prints medians and ratios. Then cancels 50 downloads, in every stage there is.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_DISABLE_XET"] = "1"
@@ -28,9 +29,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from running import free_port  # noqa: E402
+from stages import STAGES, Yard  # noqa: E402
 
-from millm.errors import Cancelled  # noqa: E402
-from millm.events import Event  # noqa: E402
 from millm.records import Source  # noqa: E402
 from millm.sources.base import Origin  # noqa: E402
 from millm.sources.huggingface import HuggingFace  # noqa: E402
@@ -78,23 +78,16 @@ def timed(way: object, url: str, repo: str, scratch: Path) -> float:
     return seconds
 
 
-def cancels(url: str, scratch: Path, count: int) -> list[float]:
-    source, latencies, moments = HuggingFace(url, cache=scratch / "none"), [], random.Random(1)
-    plan = source.plan(Origin(Source.HUGGINGFACE, repo_id="acme/big"), None)
-    for _ in range(count):
-        folder, asked, due = Path(tempfile.mkdtemp(dir=scratch)), 0.0, time.perf_counter() + moments.uniform(0, 1.0)
-
-        def report(event: Event, due: float = due) -> None:
-            nonlocal asked
-            if time.perf_counter() >= due:
-                asked = time.perf_counter()
-                raise Cancelled
-
-        try:
-            source.fetch(plan, None, folder, report)
-        except Cancelled:
-            latencies.append(time.perf_counter() - asked)
-        shutil.rmtree(folder)
+def cancels(scratch: Path, count: int) -> dict[str, list[float]]:
+    """Seconds from asking to cancel to the end of the clean-up, by the stage that the download was in."""
+    latencies: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    with Yard(scratch / "yard") as yard:
+        for stage in islice(cycle(STAGES), count):
+            manager, record = yard.reach(stage)
+            began = time.perf_counter()
+            manager.cancel(record.id)
+            latencies[stage].append(time.perf_counter() - began)
+            yard.settle()
     return latencies
 
 
@@ -118,14 +111,18 @@ def main() -> None:
                 mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
                 ratio = statistics.median(b / a for a, b in pairs)
                 print(f"{repo}: miLLM {mine:.2f} s, snapshot_download + hash {other:.2f} s, ratio {ratio:.2f}")
-            latencies = cancels(url, scratch, 50)
-            print(
-                f"cancel, {len(latencies)} of 50 in time: median {statistics.median(latencies) * 1e3:.0f} ms, "
-                f"worst {max(latencies) * 1e3:.0f} ms (after the report that obeys; reports come every 250 ms)"
-            )
         finally:
             hub.terminate()
             hub.wait(10)
+        latencies = cancels(scratch, 50)
+        for stage, seconds in latencies.items():
+            print(f"cancel while {stage}: median {_ms(statistics.median(seconds))}, worst {_ms(max(seconds))}")
+        every = [each for seconds in latencies.values() for each in seconds]
+        print(f"cancel, all {len(every)}: median {_ms(statistics.median(every))}, worst {_ms(max(every))}")
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms"
 
 
 if __name__ == "__main__":

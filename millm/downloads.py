@@ -208,7 +208,10 @@ class Downloads:
             log.info("found '%s' on disk; it is in the list again", found.name)
             self._registry.add(found)
         elif twin.status is Status.ERROR:
-            self._registry.update(twin.id, status=Status.READY, cache_path=found.cache_path, **NO_ERROR)
+            size = found.downloaded_bytes
+            self._registry.update(
+                twin.id, status=Status.READY, cache_path=found.cache_path, downloaded_bytes=size, **NO_ERROR
+            )
 
     def _settle(self, record: ModelRecord, keep: bool, error: BaseException | None) -> ModelRecord | None:
         if error is None:

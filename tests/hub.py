@@ -131,6 +131,11 @@ class Hub:
         with self._lock:
             self._faults.append(Fault(kind, pattern, **what))
 
+    def clear(self) -> None:
+        """Takes all faults back."""
+        with self._lock:
+            self._faults.clear()
+
     def take_fault(self, kind: str, target: str) -> Fault:
         """The fault that applies to a request, counted as used once more; an empty one if there is none."""
         with self._lock:

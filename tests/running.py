@@ -9,6 +9,9 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,3 +67,27 @@ def wait_until_up(app: App, seconds: float = 30) -> App:
         except OSError:
             time.sleep(0.05)
     raise AssertionError(f"miLLM did not come up: {app.log}")
+
+
+class Client:
+    """The management API with its envelope taken off."""
+
+    def __init__(self, app: App) -> None:
+        self.http = httpx.Client(base_url=app.url, timeout=20)
+
+    def ask(self, method: str, path: str, status: int, body: dict[str, Any] | None = None) -> Any:
+        answer = self.http.request(method, path, json=body)
+        envelope = answer.json()
+        assert answer.status_code == status, envelope
+        assert envelope["success"] is (status < 400)
+        return envelope["data"] if status < 400 else envelope["error"]
+
+    def wait(self, model_id: int, status: str, seconds: float = 40) -> dict[str, Any]:
+        """The record once it has this status; an error that it had before is not minded."""
+        before = self.ask("GET", f"/api/models/{model_id}", 200)["error_message"]
+        deadline = time.monotonic() + seconds
+        while (record := self.ask("GET", f"/api/models/{model_id}", 200))["status"] != status:
+            assert time.monotonic() < deadline, record
+            assert record["error_message"] in (None, before), record
+            time.sleep(0.05)
+        return dict(record)

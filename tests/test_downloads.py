@@ -124,9 +124,11 @@ def test_a_folder_without_a_record_is_adopted(make: Callable[..., Manager], tmp_
 def test_a_crash_between_rename_and_registry_is_mended(make: Callable[..., Manager]) -> None:
     ready = start(make())
     manager = make()
-    manager._registry.update(ready.id, status=Status.ERROR, cache_path=None, error_message="interrupted")
+    undone = {"status": Status.ERROR, "cache_path": None, "error_message": "interrupted", "downloaded_bytes": 0}
+    manager._registry.update(ready.id, **undone)
     mended = make().record(ready.id)
     assert (mended.status, mended.cache_path, mended.error_message) == (Status.READY, ready.cache_path, None)
+    assert mended.downloaded_bytes == ready.downloaded_bytes > 0
 
 
 def test_a_record_whose_files_have_gone_says_so_and_can_be_retried(make: Callable[..., Manager]) -> None:

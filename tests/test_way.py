@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 from hub import GRANTED, Hub
-from running import App
+from running import App, Client
 from tiny_models import build
 
 pytestmark = pytest.mark.slow
@@ -32,28 +32,6 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(repos: Path) -> Iterator[Hub]:
     with Hub(repos) as hub:
         yield hub
-
-
-class Client:
-    """The management API with its envelope taken off."""
-
-    def __init__(self, app: App) -> None:
-        self.http = httpx.Client(base_url=app.url, timeout=20)
-
-    def ask(self, method: str, path: str, status: int, body: dict[str, Any] | None = None) -> Any:
-        answer = self.http.request(method, path, json=body)
-        envelope = answer.json()
-        assert answer.status_code == status, envelope
-        assert envelope["success"] is (status < 400)
-        return envelope["data"] if status < 400 else envelope["error"]
-
-    def wait(self, model_id: int, status: str, seconds: float = 40) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while (record := self.ask("GET", f"/api/models/{model_id}", 200))["status"] != status:
-            assert time.monotonic() < deadline, record
-            assert not record["error_message"], record
-            time.sleep(0.05)
-        return dict(record)
 
 
 def read_events(app: App, into: list[tuple[str, dict[str, Any]]]) -> None:
