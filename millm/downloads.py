@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
@@ -11,22 +12,22 @@ from millm.engines.architectures import needs_own_code
 from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, InvalidToken, MiLLMError
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
-from millm.meta import describe_folder, folder_name
-from millm.planning import draft_record, origin_of, preview_plan
+from millm.meta import describe_folder, staging_name
+from millm.planning import NO_ERROR, draft_record, origin_of, preview_plan
+from millm.reconcile import refresh
 from millm.records import ModelRecord, Quantization, Source, Status
 from millm.registry import Registry
 from millm.sources.base import Fetcher, Found, Keeper, Origin, Plan, Searchable
-from millm.sources.journal import kept_bytes
+from millm.sources.journal import kept_bytes, note_whole
 from millm.store import Store
+from millm.verification import verify_folder
 from millm.views import Preview
 
 log = logging.getLogger(__name__)
 
-INTERRUPTED = "The download was interrupted."
+INTERRUPTED = {"error_code": DownloadFailed.code, "error_message": "The download was interrupted."}
 PLANS_AT_ONCE, PLANS_IN_ALL = 4, 16
 SHORTEST_SEARCH = 2
-GONE = "The files are no longer where they were."
-NO_ERROR = {"error_code": None, "error_message": None}
 
 
 class Downloads:
@@ -137,8 +138,11 @@ class Downloads:
         """Queues the download of a record that is there already, at the commit that was chosen first.
 
         Raises:
-            InvalidRequest: the record is in another state than `expected`.
+            InvalidRequest: the record is in another state than `expected`, and not damaged either.
         """
+        if expected is Status.ERROR and record.damaged:
+            self.begin_repair(record, token)
+            return
         if record.status is not expected:
             raise InvalidRequest(f"'{record.name}' is {record.status}, not {expected}.", id=record.id)
         self.begin(record, None, token, keep=expected is Status.AVAILABLE)
@@ -148,16 +152,32 @@ class Downloads:
 
         plan: None if the source is still to be asked; then that is the first part of the job.
         """
-        self._registry.update(
-            record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=INTERRUPTED
-        )
-
+        self._registry.update(record.id, status=Status.ERROR, **INTERRUPTED)
         self._activity.submit(
             "download",
             record,
             self._lane,
             lambda job: self._bring(job, record, plan, token),
             lambda error: self._settle(record, keep, error),
+        )
+
+    def look_again(self, record: ModelRecord) -> None:
+        """Reads a linked directory anew if it changed. Raises `InvalidLocalPath` if there is no model in it."""
+        if record.source is Source.LOCAL:
+            refresh(self._registry, self._fetchers[Source.LOCAL], record)
+
+    def begin_repair(self, record: ModelRecord, token: str | None) -> None:
+        """Queues bringing anew what a verification found damaged or missing; the rest is kept.
+
+        Until the damage is seen again and the source has answered, nothing changes. From then on it is a download
+        that was interrupted: cancelled or failed, it keeps what it has for Retry.
+        """
+        self._activity.submit(
+            "download",
+            record,
+            self._lane,
+            lambda job: self._repair(job, record, token),
+            lambda error: self._settle_repair(record, error),
         )
 
     def forget(self, record: ModelRecord) -> None:
@@ -177,42 +197,6 @@ class Downloads:
         self.forget(record)
         self._registry.remove(record.id)
 
-    def reconcile(self) -> None:
-        """Makes records and disk agree; called once, before anything runs.
-
-        Folders that no record knows are adopted. A record whose folder has gone says so and can be retried. What
-        interrupted downloads left is kept and counted; everything else in staging is removed.
-        """
-        for record in self._registry.all():
-            moved = self._store.moved(record)
-            if moved:
-                self._registry.update(record.id, cache_path=str(moved))
-        for found in self._store.published():
-            self._adopt(found)
-        for record in self._registry.all():
-            kept_here = record.source is not Source.OLLAMA
-            if record.status is Status.READY and kept_here and not self._store.holds(record):
-                self._registry.update(
-                    record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=GONE
-                )
-        interrupted = [record for record in self._registry.all() if record.status is Status.ERROR]
-        self._store.sweep({staging_name(record) for record in interrupted})
-        for record in interrupted:
-            if (kept := self._kept(record)) != record.downloaded_bytes:
-                self._registry.update(record.id, downloaded_bytes=kept)
-
-    def _adopt(self, found: ModelRecord) -> None:
-        known = next((record for record in self._registry.all() if record.cache_path == found.cache_path), None)
-        twin = known or self._registry.twin(found)
-        if twin is None:
-            log.info("found '%s' on disk; it is in the list again", found.name)
-            self._registry.add(found)
-        elif twin.status is Status.ERROR:
-            size = found.downloaded_bytes
-            self._registry.update(
-                twin.id, status=Status.READY, cache_path=found.cache_path, downloaded_bytes=size, **NO_ERROR
-            )
-
     def _settle(self, record: ModelRecord, keep: bool, error: BaseException | None) -> ModelRecord | None:
         if error is None:
             return self._registry.get(record.id)
@@ -229,6 +213,24 @@ class Downloads:
             return self._registry.update(record.id, status=Status.AVAILABLE, downloaded_bytes=0, **NO_ERROR)
         self._registry.remove(record.id)
         return None
+
+    def _repair(self, job: Job[ModelRecord], record: ModelRecord, token: str | None) -> ModelRecord:
+        result = verify_folder(Path(str(record.cache_path)), job.report)
+        plan = self._resolve(job, record, token)
+        self._registry.update(record.id, **INTERRUPTED, status=Status.ERROR, cache_path=None)
+        folder = self._store.unpublish(record, staging_name(record))
+        for name in result.damaged:
+            (folder / name).unlink()
+        there = [file for file in plan.files if (folder / file.path).is_file()]
+        note_whole(folder, [(file.path, file.digest, file.size) for file in there])
+        return self._bring(job, record, plan, token)
+
+    def _settle_repair(self, record: ModelRecord, error: BaseException | None) -> ModelRecord:
+        now = self._registry.get(record.id)
+        if error is None or now.status is Status.READY:
+            return now
+        said = {"error_code": error.code, "error_message": error.message} if isinstance(error, MiLLMError) else {}
+        return self._registry.update(record.id, downloaded_bytes=self._kept(record), **said)
 
     def _kept(self, record: ModelRecord) -> int:
         return kept_bytes(self._store.staging_path(staging_name(record)))
@@ -268,8 +270,3 @@ class Downloads:
             return self._registry.update(record.id, **done, size_bytes=size, disk_size_mb=round(size / 1e6, 2))
         path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files})
         return self._registry.update(record.id, cache_path=str(path), **describe_folder(path), **done)
-
-
-def staging_name(record: ModelRecord) -> str:
-    """The staging folder of a record's download; the same in every process, so that a later one finds it."""
-    return f"{record.source}--{folder_name(record)}"

@@ -28,6 +28,7 @@ from millm.jobs import Feed, Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
 from millm.planning import check_name, draft_record
+from millm.reconcile import reconcile
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
@@ -69,7 +70,7 @@ class Manager:
         self._upkeep = Upkeep(registry, self._activity)
         self._orders = Lane("orders")
         self._born = int(time.time() * 1000)
-        self._downloads.reconcile()
+        reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
         self.chat = self._resident.chat
         self.job = self._activity.job
@@ -209,6 +210,10 @@ class Manager:
 
         self._orders.call(order)
 
+    def clean(self) -> int:
+        """Removes what lies in the cache directory and belongs to no model; returns how many bytes that frees."""
+        return self._orders.call(self._monitor.clean)
+
     def update(self, model_id: int, **changes: Any) -> ModelRecord:
         """Changes name, settings or model_type of a record.
 
@@ -242,6 +247,7 @@ class Manager:
             ModelAlreadyLoaded, ModelBusy, UnsupportedModel, InvalidRequest: it cannot be loaded as it is.
             InsufficientMemory: it needs more memory than is free, and `force` is not set.
         """
+        self._downloads.look_again(self._registry.get(model_id))
         return self._order(model_id, lambda record: self._loads.begin(record, force, context_length))
 
     def unload(self, model_id: int) -> ModelRecord:

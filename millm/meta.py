@@ -49,6 +49,11 @@ def identity(record: ModelRecord) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
+def staging_name(record: ModelRecord) -> str:
+    """The staging folder of a record's download; the same in every process, so that a later one finds it."""
+    return f"{record.source}--{folder_name(record)}"
+
+
 def folder_bytes(folder: Path, own_only: bool = False) -> int:
     """Bytes of all files below a folder; links are not followed. own_only: only files without other hard links."""
     total = 0

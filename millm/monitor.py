@@ -13,7 +13,7 @@ from millm.registry import Registry
 from millm.requirements import Compatibility, compatibility
 from millm.resident import Resident
 from millm.store import Store
-from millm.views import StorageState, SystemState
+from millm.views import Notice, StorageState, SystemState
 
 FRESH_S = 1.0  # seconds a measurement is good for, however many pages ask
 
@@ -61,7 +61,22 @@ class Monitor:
         for record in records:
             by_type[record.model_type] = by_type.get(record.model_type, 0) + models[record.id]
         staging = self._store.staging_bytes()
-        return StorageState(sum(models.values()) + staging, self._store.free_bytes(), staging, by_type, models)
+        orphans = self._store.orphans(records)
+        left_over = sum(size for path, size in orphans.items() if path.parent != self._store.staging_root)
+        return StorageState(
+            total_bytes=sum(models.values()) + staging + left_over,
+            free_bytes=self._store.free_bytes(),
+            staging_bytes=staging,
+            by_type=by_type,
+            models=models,
+            orphans={path.relative_to(self._store.root).as_posix(): size for path, size in orphans.items()},
+        )
+
+    def clean(self) -> int:
+        """Removes what belongs to no model; returns how many bytes that were."""
+        freed = self._store.remove_orphans(self._registry.all())
+        self._activity.feed.push(Notice("storage:changed", 0))
+        return freed
 
     def catalog(self) -> tuple[Suggestion, ...]:
         """The suggested models, what suits this machine first."""

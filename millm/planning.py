@@ -1,5 +1,7 @@
 """From a source's plan to what a person decides on and what the registry will hold."""
 
+from typing import Any
+
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
 from millm.estimate import Estimate, estimate_memory
@@ -17,6 +19,8 @@ from millm.records import (
 from millm.sources.base import Origin, Plan
 from millm.sources.selection import is_weights
 from millm.views import Preview, Sizes
+
+NO_ERROR = {"error_code": None, "error_message": None}
 
 
 def preview_plan(
@@ -54,6 +58,19 @@ def quantized_as(plan: Plan) -> str | None:
     return str(own.get("quant_method") or "unknown") if isinstance(own, dict) else None
 
 
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """The fields of a record that tell what its files are."""
+    return {
+        "params": short_count(plan.param_count),
+        "param_count": plan.param_count,
+        **architecture_facts(plan.config),
+        "disk_size_mb": round(plan.total_bytes / 1e6, 2),
+        "size_bytes": plan.total_bytes,
+        "config": plan.config,
+        "fingerprint": plan.fingerprint,
+    }
+
+
 def draft_record(preview: Preview, quantization: Quantization, name: str | None) -> ModelRecord:
     """The record that a planned model starts with.
 
@@ -73,14 +90,9 @@ def draft_record(preview: Preview, quantization: Quantization, name: str | None)
         local_path=str(plan.path) if plan.path else None,
         url=plan.origin.url,
         checksum=plan.origin.checksum,
-        params=short_count(plan.param_count),
-        param_count=plan.param_count,
-        **architecture_facts(plan.config),
+        **facts_of(plan),
         quantization=quantization,
-        disk_size_mb=round(plan.total_bytes / 1e6, 2),
-        size_bytes=plan.total_bytes,
         estimated_memory_mb=round(sizes.memory.total / 1e6, 2),
-        config=plan.config,
         trust_remote_code=plan.origin.trust_remote_code,
         status=Status.AVAILABLE,
     )

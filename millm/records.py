@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from millm.errors import ChecksumMismatch
+
 
 class ModelType(StrEnum):
     """What a model is for. `llm` can be loaded and served here; the others are managed for other programs."""
@@ -74,7 +76,8 @@ class ModelRecord:
 
     Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
     `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json. `active`: other
-    programs that ask for the model of this type get this one; an `llm` is active while it is loaded.
+    programs that ask for the model of this type get this one; an `llm` is active while it is loaded. `fingerprint`:
+    of a linked directory as it was last read. `warning`: a sentence that stays true of the model.
     """
 
     id: int = 0
@@ -105,6 +108,8 @@ class ModelRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     checksum: str | None = None
+    fingerprint: str | None = None
+    warning: str | None = None
     active: bool = False
     status: Status = Status.AVAILABLE
     download_progress: float | None = None
@@ -142,6 +147,11 @@ class ModelRecord:
             and source in (None, self.source)
             and any(text in (word or "").lower() for word in (self.name, self.repo_id, self.local_path, self.url))
         )
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a verification found files that are not as they came."""
+        return self.status is Status.READY and self.error_code == ChecksumMismatch.code
 
     def with_(self, **changes: Any) -> Self:
         """A copy with these fields changed."""

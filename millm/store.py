@@ -19,7 +19,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from millm.errors import InsufficientDisk, StartupError
-from millm.meta import META, UNREADABLE, folder_bytes, folder_name, identity, read_link, read_meta, write_meta
+from millm.meta import (
+    META,
+    UNREADABLE,
+    folder_bytes,
+    folder_name,
+    identity,
+    read_link,
+    read_meta,
+    staging_name,
+    write_meta,
+)
 from millm.records import ModelRecord, Source
 
 log = logging.getLogger(__name__)
@@ -30,7 +40,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._staging = self.root / ".staging"
+        self.staging_root = self.root / ".staging"
         self._lock = FileLock(self.root / ".lock")
 
     @property
@@ -45,7 +55,7 @@ class Store:
             StartupError: the directory cannot be written, or another process holds it.
         """
         try:
-            self._staging.mkdir(parents=True, exist_ok=True)
+            self.staging_root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise StartupError(f"Another miLLM is using the cache directory {self.root}.") from None
@@ -54,7 +64,7 @@ class Store:
 
     def sweep(self, keep: Container[str]) -> None:
         """Removes what a killed process left in staging, but for the folders whose names are in `keep`."""
-        for left_over in self._staging.iterdir():
+        for left_over in self.staging_root.iterdir():
             if left_over.name not in keep:
                 log.info("removing unfinished %s", left_over.name)
                 _remove(left_over)
@@ -81,7 +91,7 @@ class Store:
 
     def staging_path(self, name: str) -> Path:
         """Where that folder is, or would be."""
-        return self._staging / name
+        return self.staging_root / name
 
     def drop_staging(self, name: str) -> None:
         """Removes the unfinished files of this name, if there are any."""
@@ -100,15 +110,21 @@ class Store:
         folder.rename(final)
         return final
 
+    def unpublish(self, record: ModelRecord, name: str) -> Path:
+        """Takes a finished folder back to staging, where its files are unfinished ones again; returns it there."""
+        folder = self.staging_path(name)
+        _remove(folder)
+        Path(str(record.cache_path)).rename(folder)
+        (folder / META).unlink(missing_ok=True)
+        return folder
+
     def link(self, record: ModelRecord) -> Path:
         """Makes `local/<name>` point to the record's `local_path` and returns the link's path.
 
         A name that another record's link has (its record may be called otherwise by now) gets the id behind it.
         """
-        link = self.root / Source.LOCAL / record.name
+        link = self._link_path(record)
         link.parent.mkdir(exist_ok=True)
-        if link.is_symlink() and str(link.readlink()) != record.local_path:
-            link = link.with_name(f"{record.name}-{record.id}")
         link.unlink(missing_ok=True)
         link.symlink_to(str(record.local_path), target_is_directory=True)
         return link
@@ -147,9 +163,30 @@ class Store:
             return 0
         return folder_bytes(Path(record.cache_path), own_only=True)
 
+    def orphans(self, records: Iterable[ModelRecord]) -> dict[Path, int]:
+        """What lies in the cache directory and belongs to no record, with its bytes."""
+        owned: set[Path] = set()
+        for record in records:
+            link = self._link_path(record)
+            owned |= {self.staging_path(staging_name(record)), self._final_path(record), link}
+            if record.cache_path:
+                owned.add(Path(record.cache_path))
+        places = (self.staging_root, *(self.root / source for source in Source))
+        found = [path for place in places if place.is_dir() for path in place.iterdir() if path not in owned]
+        found += self.root.glob(f"{self.registry_path.name}.*")
+        return {path: _bytes_of(path) for path in sorted(found)}
+
+    def remove_orphans(self, records: Iterable[ModelRecord]) -> int:
+        """Removes what belongs to no record; returns how many bytes that were. What links point to stays."""
+        orphans = self.orphans(records)
+        for path in orphans:
+            log.info("removing the left-over %s", path.name)
+            _remove(path)
+        return sum(orphans.values())
+
     def staging_bytes(self) -> int:
         """Bytes of everything unfinished."""
-        return folder_bytes(self._staging)
+        return folder_bytes(self.staging_root)
 
     def published(self) -> Iterable[ModelRecord]:
         """A record for every finished folder and every link, read from the meta files; for a lost registry."""
@@ -167,6 +204,11 @@ class Store:
             except UNREADABLE as error:
                 log.error("cannot adopt %s: %s", link, error)
 
+    def _link_path(self, record: ModelRecord) -> Path:
+        link = self.root / Source.LOCAL / record.name
+        taken = link.is_symlink() and str(link.readlink()) != record.local_path
+        return link.with_name(f"{record.name}-{record.id}") if taken else link
+
     def _final_path(self, record: ModelRecord) -> Path:
         """The folder for a record. Where names differ only in case for the disk, the second gets a digest behind."""
         plain = self.root / record.source / folder_name(record)
@@ -178,9 +220,13 @@ class Store:
         return plain if same else plain.with_name(f"{plain.name}--{identity(record)}")
 
     def _discard(self, path: Path) -> None:
-        doomed = self._staging / f"deleted-{uuid.uuid4().hex}"
+        doomed = self.staging_root / f"deleted-{uuid.uuid4().hex}"
         path.rename(doomed)
         _remove(doomed)
+
+
+def _bytes_of(path: Path) -> int:
+    return folder_bytes(path, own_only=True) if path.is_dir() and not path.is_symlink() else path.lstat().st_size
 
 
 def _remove(path: Path) -> None:

@@ -102,10 +102,14 @@ class SystemState:
 
 @dataclass(frozen=True)
 class StorageState:
-    """Where the disk goes, in bytes. models: model id -> what deleting it frees."""
+    """Where the disk goes, in bytes. models: model id -> what deleting it frees.
+
+    orphans: what belongs to no model, by its path in the cache directory; some of it may be unfinished too.
+    """
 
     total_bytes: int
     free_bytes: int
     staging_bytes: int
     by_type: dict[str, int]
     models: dict[int, int]
+    orphans: dict[str, int]

@@ -23,6 +23,7 @@ FLOORS = [
         "resident",
         "activity",
         "downloads",
+        "reconcile",
         "loads",
         "upkeep",
         "monitor",

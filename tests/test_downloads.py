@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeFetcher, make_manager
+from hub import Hub
+from making import CONFIG, FAST, content, make_repo, safetensors
 
 from millm.errors import DownloadFailed, GatedModel, InvalidToken
 from millm.events import Report
 from millm.manager import Manager
 from millm.records import ModelRecord, Source, Status
 from millm.sources.base import Origin, Plan
+from millm.sources.huggingface import HuggingFace
 from millm.sources.journal import Extent, Journal, checksum
 
 HALF = b"h" * 2000
@@ -194,3 +197,78 @@ def test_a_wrong_token_of_the_environment_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidToken, match=r"this access token\.$"):
         manager.plan(origin, "hf_mine")
     manager.close(1)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[tuple[Manager, Hub, ModelRecord]]:
+    """A manager with a model that it brought from a real hub, in three parts and a config."""
+    folder = tmp_path / "repos" / "acme" / "parts"
+    parts = {f"model-0000{n}-of-00003__safetensors": safetensors(content(200_000 + n)) for n in (1, 2, 3)}
+    make_repo(folder, config__json=CONFIG, **parts)
+    with Hub(tmp_path / "repos") as hub:
+        manager = make_manager(tmp_path / "home", HuggingFace(hub.url, FAST, cache=tmp_path / "none"))  # type: ignore[arg-type]
+        record = wait(manager, manager.download(Origin(Source.HUGGINGFACE, "acme/parts")))
+        assert record.status is Status.READY, record.error_message
+        yield manager, hub, record
+        manager.close(1)
+
+
+def damage(manager: Manager, record: ModelRecord) -> Path:
+    part = Path(str(record.cache_path)) / "model-00002-of-00003.safetensors"
+    part.write_bytes(bytes(part.stat().st_size))
+    manager.verify(record.id)
+    damaged = wait(manager, record)
+    assert (damaged.status, damaged.damaged) == (Status.READY, True)
+    return part
+
+
+def test_a_repair_brings_only_what_is_damaged(kept: tuple[Manager, Hub, ModelRecord]) -> None:
+    manager, hub, record = kept
+    part = damage(manager, record)
+    (part.parent / "config.json").unlink()
+    asked = len(hub.requests)
+    manager.retry(record.id)
+    mended = wait(manager, record)
+    assert (mended.status, mended.error_message, mended.cache_path) == (Status.READY, None, record.cache_path)
+    assert {each.target for each in hub.requests[asked:] if each.kind == "cdn"} == {f"acme/parts/{part.name}"}
+    manager.verify(record.id)
+    assert wait(manager, record).error_message is None
+
+
+def test_a_repair_that_cannot_begin_changes_nothing(kept: tuple[Manager, Hub, ModelRecord]) -> None:
+    manager, hub, record = kept
+    part = damage(manager, record)
+    hub.fault("api", status=500)
+    manager.retry(record.id)
+    after = wait(manager, record)
+    assert (after.status, after.damaged, part.exists()) == (Status.READY, True, True)
+
+
+def test_a_repair_that_fails_or_is_cancelled_keeps_the_rest(kept: tuple[Manager, Hub, ModelRecord]) -> None:
+    manager, hub, record = kept
+    part = damage(manager, record)
+    hub.fault("cdn", status=503)
+    manager.retry(record.id)
+    failed = wait(manager, record)
+    assert (failed.status, failed.error_code) == (Status.ERROR, "MODEL_DOWNLOAD_FAILED")
+    assert failed.downloaded_bytes > 400_000
+    hub.clear()
+    hub.fault("cdn", hang_after=0, times=1)
+    asked = len(hub.requests)
+    manager.retry(record.id)
+    assert hub.wait_for(lambda request: request.outcome == "hung")
+    assert {each.target for each in hub.requests[asked:] if each.kind == "cdn"} == {f"acme/parts/{part.name}"}
+    hub.clear()
+
+
+def test_cancelling_a_repair_leaves_it_to_be_retried(kept: tuple[Manager, Hub, ModelRecord]) -> None:
+    manager, hub, record = kept
+    damage(manager, record)
+    hub.fault("cdn", hang_after=0, times=1)
+    manager.retry(record.id)
+    assert hub.wait_for(lambda request: request.outcome == "hung")
+    manager.cancel(record.id)
+    left = manager.record(record.id)
+    assert (left.status, left.downloaded_bytes > 400_000) == (Status.ERROR, True)
+    manager.retry(record.id)
+    assert wait(manager, record).status is Status.READY

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sources.making import Watcher
+from making import Watcher
 
 from millm import store, verification
 from millm.errors import Cancelled, InvalidRequest

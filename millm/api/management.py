@@ -94,6 +94,12 @@ def show_storage(manager: TheManager) -> Response:
     return success(asdict(manager.storage()))
 
 
+@models.post("/storage/clean", summary="Remove left-overs", **_says(dict[str, int], examples.CLEANED))
+def clean_storage(manager: TheManager) -> Response:
+    """Removes what lies in the cache directory and belongs to no model: the `orphans` of the storage answer."""
+    return success({"freed_bytes": manager.clean()})
+
+
 @models.get("/active/{model_type}", summary="Get the active model of a type", **_says(ModelRecord, examples.RECORD))
 def show_active(manager: TheManager, model_type: ModelType) -> Response:
     """For `llm` that is the loaded model. 404 if there is none."""

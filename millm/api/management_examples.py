@@ -154,3 +154,5 @@ SUGGESTION: dict[str, object] = {
 }
 
 FOUND = {"repo_id": "google/gemma-2-2b", "downloads": 512_000, "gated": True}
+
+CLEANED = {"freed_bytes": 4_988_025_760}

@@ -54,6 +54,7 @@ class Plan:
     directory, for `local`. warnings: sentences for the person. chat_template: whether there is one, None where
     unknown. cached_bytes: of the files, on this machine already. unpacked_bytes: what an archive takes besides, once
     it is unpacked, at least. refusal: why it can be looked at but not brought, with the token that was given.
+    fingerprint: of a directory; another one once any of its files is another.
     """
 
     origin: Origin
@@ -73,6 +74,7 @@ class Plan:
     cached_bytes: int = 0
     unpacked_bytes: int = 0
     refusal: MiLLMError | None = None
+    fingerprint: str | None = None
 
     @property
     def format(self) -> str:

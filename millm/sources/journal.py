@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 NAME = ".journal"
+BLOCK_BYTES = 16 * 2**20
 
 
 class Extent(NamedTuple):
-    """A range of a file that was written and synced. crc: CRC-32 of its bytes."""
+    """A range of a file that was written and synced.
+
+    crc: CRC-32 of its bytes; None for what was found whole, which the digest of the file alone decides about.
+    """
 
     start: int
     length: int
-    crc: int
+    crc: int | None
 
 
 class Journal:
@@ -55,6 +59,15 @@ class Journal:
         self._out.close()
         if finished:
             self._path.unlink()
+
+
+def note_whole(folder: Path, files: Iterable[tuple[str, str | None, int]]) -> None:
+    """Notes files, given as (name, digest, size), that lie in a folder complete. They are still digested again."""
+    journal = Journal(folder)
+    for name, digest, size in files:
+        starts = range(0, size, BLOCK_BYTES)
+        journal.add(name, digest, (Extent(start, min(BLOCK_BYTES, size - start), None) for start in starts))
+    journal.close(finished=False)
 
 
 def read_journal(folder: Path) -> dict[tuple[str, str | None], list[Extent]]:

@@ -1,5 +1,6 @@
 """Models that are on this machine already: looked at, never copied, changed or deleted."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -36,15 +37,17 @@ class Local:
             counts = [count_parameters(path / file.path) for file in weights if file.path.endswith(".safetensors")]
         except OSError as error:
             raise _invalid(path, error.strerror or type(error).__name__) from error
+        chosen = select_files(files, origin.trust_remote_code)
         return Plan(
             origin=origin,
             title=str(path),
             suggested_name=path.name,
-            files=select_files(files, origin.trust_remote_code),
+            files=chosen,
             param_count=sum(counts) or None,
             config=config,
             code_files=tuple(file.path for file in files if file.path.endswith(".py") and "auto_map" in config),
             path=path,
+            fingerprint=_fingerprint(path, chosen),
         )
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:  # noqa: ARG002
@@ -69,6 +72,12 @@ def count_parameters(path: Path) -> int:
         return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _invalid(path.parent, f"{path.name} is not a safetensors file") from error
+
+
+def _fingerprint(path: Path, files: tuple[PlannedFile, ...]) -> str:
+    """Of names, sizes and times of change; no file is read."""
+    told = sorted((file.path, file.size, (path / file.path).stat().st_mtime_ns) for file in files)
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _resolved(text: str) -> Path:

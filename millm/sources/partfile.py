@@ -112,12 +112,12 @@ class PartFile:
 
     def _take_over(self, extent: Extent) -> None:
         data = os.pread(self._fd, extent.length, extent.start)
-        if len(data) == extent.length and checksum(data) == extent.crc:
+        if len(data) == extent.length and extent.crc in (None, checksum(data)):
             self._ahead[extent.start] = extent.length
 
     def _note(self, offset: int, data: bytes) -> None:
         before = self._fresh.pop(offset, Extent(offset, 0, 0))
-        extent = Extent(before.start, before.length + len(data), checksum(data, before.crc))
+        extent = Extent(before.start, before.length + len(data), checksum(data, before.crc or 0))
         self._fresh[offset + len(data)] = extent
 
     async def _on_disk(self, work: Callable[..., object], *args: object) -> None:

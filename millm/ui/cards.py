@@ -102,6 +102,8 @@ def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
     }.get(record.status, "")
     if record.status is Status.READY:
         first = use_button(record) + verify_button(record)
+    if record.damaged:
+        first = button("retry", record, "Repair", "retry", "is-primary") + verify_button(record)
     return first + copy_button(record) + delete_button(record, frees)
 
 
@@ -153,6 +155,7 @@ def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str
         extra = progress(record, event)
     elif record.error_message:
         extra = note(record.error_message) + kept(record)
+    extra += note(record.warning, "is-warning") if record.warning else ""
     code = '<li class="is-warning">runs its own code</li>' if record.trust_remote_code else ""
     head = heading(record, f"model-status-{record.id}")
     return (

@@ -1,6 +1,7 @@
 """The tab that lists what is there: filters, storage, and a card for each model."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -8,6 +9,7 @@ import gradio as gr
 from millm.records import ModelRecord, ModelType, Status
 from millm.ui import words
 from millm.ui.cards import card, empty, newest_event, note, page_head
+from millm.ui.icons import icon
 from millm.ui.wiring import html
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def draw_storage(manager: "Manager", filters: Filters) -> str:
     ]
     if storage.staging_bytes:
         parts.append(f"{words.size(storage.staging_bytes)} unfinished")
-    return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}{_by_type(storage.by_type)}</p>'
+    left_over = _left_over(storage.orphans)
+    return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}{_by_type(storage.by_type)}</p>{left_over}'
 
 
 def draw_cards(manager: "Manager", filters: Filters) -> str:
@@ -126,6 +129,21 @@ def _by_type(used: dict[str, int]) -> str:
         return ""
     named = (f"{words.MODEL_TYPE[ModelType(kind)]} {words.size(count)}" for kind, count in sorted(used.items()))
     return f"<span>{' · '.join(named)}</span>"
+
+
+def _left_over(orphans: dict[str, int]) -> str:
+    """What belongs to no model, with a button that removes it."""
+    if not orphans:
+        return ""
+    size = words.size(sum(orphans.values()))
+    named = "\n".join(orphans)
+    question = f"Remove {words.several(len(orphans), 'left-over')}?"
+    return (
+        f'<p class="mi-left-over"><span title="{escape(named)}">{size} belong to no model.</span>'
+        f'<button type="button" class="mi-btn is-quiet is-danger" id="clean-btn" data-act="clean" data-model="0" '
+        f'data-question="{question}" data-body="{escape(named)}" data-ok="Remove">{icon("trash")}'
+        "<span>Remove left-overs</span></button></p>"
+    )
 
 
 def _nothing(some: bool) -> str:
