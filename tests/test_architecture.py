@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
     {"errors", "events", "records", "meta", "settings", "logs"},
-    {"jobs"},
+    {"jobs", "loops", "ollama_client"},
     {"sources", "engines", "registry", "store", "devices", "estimate", "catalog", "verification"},
     {
         "views",
@@ -48,7 +48,7 @@ HOMES = {
     "httpx2": {"sources"},
     "pybreaker": {"sources"},
     "httpx": {"sources", "engines"},
-    "ollama": {"sources", "engines"},
+    "ollama": {"sources", "engines", "ollama_client"},
     "aiohttp": {"sources"},
     "tinydb": {"registry"},
     "filelock": {"store"},

@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm import errors
 from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions
 from millm.events import Event, Report, Stage
+from millm.loops import attend
+from millm.ollama_client import CONNECT_S, OllamaClient
 from millm.records import ModelRecord
 
 if TYPE_CHECKING:  # importing it takes a quarter of a second and reads OLLAMA_HOST, so it waits for its first use
-    import ssl
-
     import ollama
 
     Part = ollama.ChatResponse | ollama.GenerateResponse
@@ -26,12 +24,9 @@ T = TypeVar("T")
 Failed = Callable[[str, int, str], errors.MiLLMError]
 """The error for what Ollama says: of which model, with which status, in which words."""
 
-CONNECT_S = 5.0
-TICK_S = 0.25  # between two looks at whether a silent request was cancelled
 GOODBYE_S = 0.3  # what the server gets for unloading a model that nobody waits for
 FOREVER = -1  # keep_alive: the model stays in the server's memory until it is unloaded here
 LOADED = 90.0  # percent of the load when the server holds the weights
-NO_PROXY = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
 
 def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host: str) -> Engine:
@@ -96,19 +91,13 @@ class _Server:
     """One model of an Ollama server, with one context length (None: the server's own)."""
 
     def __init__(self, host: str, name: str, context_length: int | None) -> None:
-        self._host = host
+        self._server = OllamaClient(host)
         self._name = name
         self._context = {"num_ctx": context_length} if context_length else {}
 
     def run(self, work: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]", failed: Failed) -> T:
-        """Runs work with a client of its own, in a loop of its own: many threads may do so at once."""
-
-        async def run() -> T:
-            async with self._client() as client:
-                return await work(client)
-
-        with self._translated(failed):
-            return in_own_loop(run())
+        """Runs work with a client of its own; `failed` makes the error for what the server says itself."""
+        return self._server.run(work, lambda status, said: failed(self._name, status, said))
 
     async def load(self, client: "ollama.AsyncClient") -> AsyncIterator[int]:
         """Yields 0 when the model is in the server's memory, then how many bytes it takes there."""
@@ -151,39 +140,6 @@ class _Server:
             self.run(drop, _load_error)
         except errors.MiLLMError as error:
             log.warning("'%s' may still be in Ollama's memory: %s", self._name, error.message)
-
-    @cached_property
-    def _tls(self) -> "ssl.SSLContext":
-        import httpx
-
-        return httpx.create_ssl_context()  # takes 40 ms, so it is made once
-
-    def _client(self) -> "ollama.AsyncClient":
-        import httpx
-        import ollama
-
-        wait = httpx.Timeout(None, connect=CONNECT_S)
-        return ollama.AsyncClient(self._host, timeout=wait, verify=self._tls, mounts=NO_PROXY)
-
-    @contextmanager
-    def _translated(self, failed: Failed) -> Iterator[None]:
-        """Says in our words what went wrong; `failed` makes the error for what Ollama says itself."""
-        where = self._host.rpartition("@")[2]  # without a password that stands in front
-        start = "Start it with `ollama serve`, or set OLLAMA_HOST."
-        away = errors.OllamaUnavailable(f"Ollama does not answer at {where}. {start}", host=where)
-        try:
-            import httpx
-            import ollama
-        except ValueError as error:  # OLLAMA_HOST is no address
-            raise away from error
-        try:
-            yield
-        except (OSError, ValueError, httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
-            raise away from error
-        except ollama.ResponseError as error:
-            raise failed(self._name, error.status_code, str(error.error).strip().rstrip(".")) from error
-        except httpx.HTTPError as error:
-            raise errors.OllamaUnavailable(f"The connection to Ollama at {where} was lost.", host=where) from error
 
 
 class _Answer:
@@ -261,39 +217,3 @@ def _answer_error(name: str, status: int, said: str) -> errors.MiLLMError:
     if status == 503:
         return errors.QueueFull("Too many requests are waiting in Ollama. Try again shortly.")
     return errors.OllamaUnavailable(f"Ollama could not answer: {said}.")
-
-
-async def attend(stream: AsyncIterator[T], hear: Callable[[T], None], tick: Callable[[], None]) -> None:
-    """Hands on what a stream brings, and calls `tick` whenever it is silent; what either raises ends it at once."""
-    heard: asyncio.Queue[T | None] = asyncio.Queue()
-
-    async def receive() -> None:
-        try:
-            async for part in stream:
-                heard.put_nowait(part)
-        finally:
-            heard.put_nowait(None)
-
-    receiver = asyncio.create_task(receive())
-    try:
-        while True:
-            try:
-                part = await asyncio.wait_for(heard.get(), TICK_S)
-            except TimeoutError:
-                tick()
-                continue
-            if part is None:
-                return await receiver
-            hear(part)
-    finally:
-        receiver.cancel()
-        await asyncio.gather(receiver, return_exceptions=True)
-
-
-def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine in a new event loop of this thread. Unlike asyncio.run, leaves a hanging name lookup alone."""
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.close()

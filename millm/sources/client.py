@@ -1,7 +1,6 @@
 """A web client: certificates, proxies, redirects. Nothing else of HTTP."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -74,28 +73,6 @@ class Client:
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = target
         raise BadRedirect(f"more than {MOST_REDIRECTS} redirects")
-
-
-def in_own_loop(work: Coroutine[object, object, T]) -> T:
-    """Runs a coroutine in a new event loop of the caller's thread.
-
-    Unlike `asyncio.run`, it does not wait at the end for threads in the loop's executor: a name lookup that hangs
-    there must not hold up a cancel.
-    """
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.close()
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Runs blocking work and returns what it returns, or raises TimeoutError and leaves it to end by itself."""
-
-    async def wait() -> T:
-        return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, work), seconds)
-
-    return in_own_loop(wait())
 
 
 def _redirected(url: URL, location: str) -> URL:

@@ -12,8 +12,9 @@ import aiohttp
 
 from millm.errors import ChecksumMismatch, DownloadFailed, MiLLMError
 from millm.events import Report
+from millm.loops import in_own_loop
 from millm.sources.base import PlannedFile
-from millm.sources.client import BadRedirect, Client, in_own_loop
+from millm.sources.client import BadRedirect, Client
 from millm.sources.journal import Journal
 from millm.sources.meter import Meter
 from millm.sources.partfile import PartFile, disk_errors

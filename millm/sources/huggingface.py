@@ -16,10 +16,10 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from millm.errors import GatedModel, InvalidToken, RepoNotFound, UnsupportedModel
 from millm.events import Event, Report, Stage
+from millm.loops import within
 from millm.records import ModelType
 from millm.sources.base import PICKLES, Found, Origin, Plan, PlannedFile
 from millm.sources.breaker import Breaker
-from millm.sources.client import within
 from millm.sources.http import DEFAULT_LIMITS, Limits, download
 from millm.sources.hubcache import find_blob, reuse
 from millm.sources.hubfaults import checked_token, invalid_id, refused, translated, unavailable

@@ -3,33 +3,28 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm.errors import DownloadFailed, InvalidRequest, OllamaUnavailable, RepoNotFound, SourceError
 from millm.events import Event, Report, Stage
+from millm.loops import attend
+from millm.ollama_client import OllamaClient
 from millm.sources.base import Origin, Plan, PlannedFile
-from millm.sources.client import in_own_loop
 from millm.sources.meter import Meter
 
 if TYPE_CHECKING:  # importing it takes a quarter of a second and reads OLLAMA_HOST, so it waits for its first use
-    import ssl
-
     import ollama
 
 T = TypeVar("T")
-TICK_S = 0.25  # between two reports while the server is silent
 ALMOST = 99.0  # percent until all layers are there: how many more will be told of is not known before
 PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 NAME = re.compile(rf"(?:{PART}(?::[0-9]+)?/)?(?:{PART}/)*{PART}(?::{PART})?")
 COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMBT]?)")
 POWERS = {"": 0, "K": 3, "M": 6, "B": 9, "T": 12}
 DETAILS = ("parameter_size", "family", "quantization_level")
-NO_PROXY = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,7 @@ class Ollama:
     """
 
     def __init__(self, host: str, patience: float = 5.0, stall: float = 30.0) -> None:
-        self._host = host
+        self._server = OllamaClient(host, patience)
         self._patience = patience
         self._stall = stall
 
@@ -85,13 +80,10 @@ class Ollama:
             RepoNotFound, DownloadFailed, OllamaUnavailable: in Ollama's words, where it says any.
         """
         pull = _Pull(report, self._stall)
-
-        async def bring() -> None:
-            async with self._client() as client:
-                await attend(_pulled(client, plan.title, self._patience), pull.hear, pull.tick)
-
-        with self._translated(lambda said: _pull_error(plan.title, said)):
-            in_own_loop(bring())
+        self._server.run(
+            lambda client: attend(_pulled(client, plan.title, self._patience), pull.hear, pull.tick),
+            lambda _, said: _pull_error(plan.title, said),
+        )
         pull.end()
 
     def list_models(self) -> list[OllamaModel]:
@@ -110,45 +102,11 @@ class Ollama:
     def _ask(self, question: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]") -> T:
         """Asks the server something that it answers at once."""
 
-        async def ask() -> T:
-            async with asyncio.timeout(self._patience), self._client() as client:
+        async def ask(client: "ollama.AsyncClient") -> T:
+            async with asyncio.timeout(self._patience):
                 return await question(client)
 
-        with self._translated(lambda said: OllamaUnavailable(f"Ollama refuses: {said}.")):
-            return in_own_loop(ask())
-
-    @cached_property
-    def _tls(self) -> "ssl.SSLContext":
-        import httpx
-
-        return httpx.create_ssl_context()  # takes 40 ms, so it is made once
-
-    def _client(self) -> "ollama.AsyncClient":
-        import httpx
-        import ollama
-
-        wait = httpx.Timeout(None, connect=self._patience)
-        return ollama.AsyncClient(self._host, timeout=wait, verify=self._tls, mounts=NO_PROXY)
-
-    @contextmanager
-    def _translated(self, failed: Callable[[str], SourceError]) -> Iterator[None]:
-        """Says in our words what went wrong; `failed` makes the error for what Ollama says itself."""
-        where = self._host.rpartition("@")[2]  # without a password that stands in front
-        start = "Start it with `ollama serve`, or set OLLAMA_HOST."
-        away = OllamaUnavailable(f"Ollama does not answer at {where}. {start}", host=where)
-        try:
-            import httpx
-            import ollama
-        except ValueError as error:  # OLLAMA_HOST is no address
-            raise away from error
-        try:
-            yield
-        except (OSError, ValueError, httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as error:
-            raise away from error
-        except ollama.ResponseError as error:
-            raise failed(str(error.error).strip().rstrip(".")) from error
-        except httpx.HTTPError as error:
-            raise OllamaUnavailable(f"The connection to Ollama at {where} was lost.", host=where) from error
+        return self._server.run(ask, lambda _, said: OllamaUnavailable(f"Ollama refuses: {said}."))
 
 
 class _Pull:
@@ -209,33 +167,6 @@ def model_name(text: str) -> str:
         raise InvalidRequest(f"Invalid Ollama model: '{name[:200]}'. Enter it as name:tag, like llama3:8b.")
     name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-async def attend(stream: AsyncIterator[T], hear: Callable[[T], None], tick: Callable[[], None]) -> None:
-    """Hands on what a stream brings, and calls `tick` whenever it is silent; what either raises ends it at once."""
-    heard: asyncio.Queue[T | None] = asyncio.Queue()
-
-    async def receive() -> None:
-        try:
-            async for part in stream:
-                heard.put_nowait(part)
-        finally:
-            heard.put_nowait(None)
-
-    receiver = asyncio.create_task(receive())
-    try:
-        while True:
-            try:
-                part = await asyncio.wait_for(heard.get(), TICK_S)
-            except TimeoutError:
-                tick()
-                continue
-            if part is None:
-                return await receiver
-            hear(part)
-    finally:
-        receiver.cancel()
-        await asyncio.gather(receiver, return_exceptions=True)
 
 
 async def _pulled(

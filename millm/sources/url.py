@@ -15,9 +15,10 @@ from yarl import URL
 
 from millm.errors import DownloadFailed, InvalidRequest, InvalidUrl, MiLLMError, UnsupportedModel
 from millm.events import Event, Report, Stage
+from millm.loops import in_own_loop
 from millm.sources.archive import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, extract, is_archive
 from millm.sources.base import Origin, Plan, PlannedFile
-from millm.sources.client import BadRedirect, Client, in_own_loop
+from millm.sources.client import BadRedirect, Client
 from millm.sources.http import DEFAULT_LIMITS, Limits, download
 from millm.sources.journal import NAME as JOURNAL
 from millm.sources.members import ENDINGS

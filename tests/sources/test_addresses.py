@@ -3,8 +3,8 @@ import socket
 import pytest
 
 from millm.errors import InvalidUrl
+from millm.loops import in_own_loop
 from millm.sources.addresses import PublicResolver, is_public
-from millm.sources.client import in_own_loop
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::"]
 NOT_PUBLIC = [

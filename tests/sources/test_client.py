@@ -1,12 +1,11 @@
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 from making import WebServer
 
-from millm.sources.client import BadRedirect, Client, in_own_loop, within
+from millm.loops import in_own_loop
+from millm.sources.client import BadRedirect, Client
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -86,15 +85,3 @@ def test_credentials_in_netrc_are_not_sent(
     get(server.url())
     get(server.url(), {"Authorization": "Bearer token"})
     assert [headers.get("Authorization") for _, headers in server.seen] == [None, "Bearer token"]
-
-
-def test_within_returns_raises_and_gives_up() -> None:
-    assert within(1, lambda: 5) == 5
-    with pytest.raises(ZeroDivisionError):
-        within(1, lambda: 1 // 0)
-    release = threading.Event()
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        within(0.05, lambda: release.wait(5))
-    assert time.monotonic() - start < 0.5
-    release.set()
