@@ -47,7 +47,7 @@ HOMES = {
     "huggingface_hub": {"sources"},
     "httpx2": {"sources"},
     "pybreaker": {"sources"},
-    "httpx": {"sources", "engines"},
+    "httpx": {"ollama_client"},
     "ollama": {"sources", "engines", "ollama_client"},
     "aiohttp": {"sources"},
     "tinydb": {"registry"},
