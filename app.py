@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("millm")
 
+GUIDE = Path(__file__).resolve().parent / "models" / "millm-guide"
+
 GRACE_S = 2  # seconds that open connections, and then each kind of running work, get at the end
 END_S = 6  # seconds that the end of all work may take
 
@@ -153,6 +155,7 @@ def make_manager(settings: Settings) -> "Manager":
         devices=list_devices,
         token=settings.hf_token,
         hub=hub.endpoint,
+        guide=GUIDE if GUIDE.is_dir() else None,
     )
 
 

@@ -166,6 +166,12 @@ class Downloads:
         if record.source is Source.LOCAL:
             refresh(self._registry, self._fetchers[Source.LOCAL], record)
 
+    def follow(self, record: ModelRecord, folder: Path) -> None:
+        """Has the record of the model that ships with the program point to where it is now."""
+        if record.local_path != str(folder) or not record.built_in or record.status is not Status.READY:
+            moved = self._registry.update(record.id, local_path=str(folder), built_in=True)
+            self._registry.update(record.id, cache_path=str(self._store.link(moved)), status=Status.READY, **NO_ERROR)
+
     def begin_repair(self, record: ModelRecord, token: str | None) -> None:
         """Queues bringing anew what a verification found damaged or missing; the rest is kept.
 

@@ -7,8 +7,8 @@ what would be true if the process died.
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
@@ -24,10 +24,11 @@ from millm.errors import (
     ModelIsLoaded,
     ModelNotFound,
 )
-from millm.jobs import Feed, Lane
+from millm.jobs import Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
 from millm.planning import check_name, draft_record
+from millm.questions import GUIDE, Questions
 from millm.reconcile import reconcile
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
@@ -35,12 +36,12 @@ from millm.resident import Resident
 from millm.sources.base import Fetcher, Origin
 from millm.store import Store
 from millm.upkeep import Upkeep
-from millm.views import Notice, Preview
+from millm.views import Preview
 
 log = logging.getLogger(__name__)
 
 
-class Manager:
+class Manager(Questions):
     """The commands and questions that both doors, the page and the HTTP API, are made of. Thread-safe."""
 
     quantizations = (Quantization.FP16,)
@@ -56,73 +57,33 @@ class Manager:
         token: str | None = None,
         drain_s: float = 30.0,
         hub: str = "",
+        guide: Path | None = None,
     ) -> None:
-        """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address."""
-        self._registry = registry
+        """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address.
+
+        guide: the folder of the model that ships with the program. It is in the list from the first start on.
+        """
         self._store = store
         self._devices = devices
-        self._resident = Resident(opener, drain_s)
-        self._activity = Activity(self._resident)
+        resident = Resident(opener, drain_s)
+        activity = Activity(resident)
+        super().__init__(registry, activity, resident, Upkeep(registry, activity))
         known = known_model_types()
-        self._downloads = Downloads(registry, store, fetchers, self._activity, token, known)
-        self._monitor = Monitor(registry, store, self._resident, self._activity, devices, known, hub)
-        self._loads = Loads(registry, self._resident, self._activity, devices)
-        self._upkeep = Upkeep(registry, self._activity)
+        self._downloads = Downloads(registry, store, fetchers, activity, token, known)
+        self._monitor = Monitor(registry, store, resident, activity, devices, known, hub)
+        self._loads = Loads(registry, resident, activity, devices)
         self._orders = Lane("orders")
-        self._born = int(time.time() * 1000)
         reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
-        self.chat = self._resident.chat
-        self.job = self._activity.job
+        self.chat = resident.chat
+        self.job = activity.job
         self.system = self._monitor.system
         self.storage = self._monitor.storage
         self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility
         self.search = self._downloads.search
-
-    # questions
-
-    @property
-    def feed(self) -> Feed[Notice]:
-        """Everything that happens to models, as it happens."""
-        return self._activity.feed
-
-    @property
-    def version(self) -> int:
-        """Grows with every change that a page could show, also over restarts of the process."""
-        return self._born + self.feed.number
-
-    def records(
-        self,
-        status: Status | None = None,
-        model_type: ModelType | None = None,
-        source: Source | None = None,
-        q: str | None = None,
-    ) -> list[ModelRecord]:
-        """The records that match, newest first, each with its live status."""
-        live = map(self._activity.live, self._registry.all())
-        return [record for record in live if record.matches(status, model_type, source, q)]
-
-    def record(self, model_id: int) -> ModelRecord:
-        """One record with its live status. Raises `ModelNotFound`."""
-        return self._activity.live(self._registry.get(model_id))
-
-    def find(self, name: str) -> ModelRecord | None:
-        """The record with this name, None if there is none."""
-        record = self._registry.find(name)
-        return record and self._activity.live(record)
-
-    def loaded(self) -> ModelRecord | None:
-        """The record of the loaded model."""
-        current = self._resident.current
-        return self.record(current.model_id) if current else None
-
-    def active(self, model_type: ModelType) -> ModelRecord:
-        """The active record of a type; for `llm` that is the loaded one. Raises `ModelNotFound`."""
-        record = self.loaded() if model_type is ModelType.LLM else self._upkeep.active(model_type)
-        if record is None:
-            raise ModelNotFound(f"No model of type '{model_type}' is active.", model_type=model_type)
-        return record
+        self._guide = guide
+        self._welcome()
 
     def plan(
         self,
@@ -175,6 +136,21 @@ class Manager:
             return self._activity.announce(record)
 
         return self._orders.call(order)
+
+    @property
+    def lacks_guide(self) -> bool:
+        """Whether the model that ships with the program could be added to the list."""
+        return self._guide is not None and self.guide() is None
+
+    def add_guide(self) -> ModelRecord:
+        """Puts the model that ships with the program back into the list.
+
+        Raises:
+            ModelAlreadyExists: it is there.
+            InvalidLocalPath: it was not shipped with this copy of the program.
+        """
+        record = self.download(Origin(Source.LOCAL, path=str(self._guide or "")), name=GUIDE)
+        return self._activity.announce(self._registry.update(record.id, built_in=True))
 
     def start(self, model_id: int, token: str | None = None) -> ModelRecord:
         """Downloads a model that is only registered. Raises what `retry` raises."""
@@ -282,6 +258,19 @@ class Manager:
         return all(ended)
 
     # how commands are carried out
+
+    def _welcome(self) -> None:
+        """Puts the guide into the list at the very first start, and finds it again where the program moved."""
+        if self._guide is None:
+            return
+        linked = (each for each in self.records(source=Source.LOCAL) if each.local_path == str(self._guide))
+        if there := self.guide() or next(linked, None):
+            self._downloads.follow(there, self._guide)
+        elif self._registry.fresh:
+            try:
+                self.add_guide()
+            except ModelAlreadyExists as error:  # another model is called so
+                log.info("%s", error.message)
 
     def _free_record(self, model_id: int) -> ModelRecord:
         record = self._registry.get(model_id)

@@ -60,7 +60,7 @@ def refresh(registry: Registry, local: Fetcher, record: ModelRecord) -> ModelRec
     changes: dict[str, Any] = {} if record.status is Status.READY else {"status": Status.READY, **NO_ERROR}
     if plan.fingerprint != record.fingerprint:
         changes |= facts_of(plan)
-        if record.fingerprint:
+        if record.fingerprint and not record.built_in:
             today = datetime.now(UTC).date().isoformat()
             changes["warning"] = f"The files of this directory have changed since it was added; noticed on {today}."
     return registry.update(record.id, **changes) if changes else record

@@ -77,7 +77,8 @@ class ModelRecord:
     Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
     `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json. `active`: other
     programs that ask for the model of this type get this one; an `llm` is active while it is loaded. `fingerprint`:
-    of a linked directory as it was last read. `warning`: a sentence that stays true of the model.
+    of a linked directory as it was last read. `warning`: a sentence that stays true of the model. `built_in`: it
+    ships with the program.
     """
 
     id: int = 0
@@ -110,6 +111,7 @@ class ModelRecord:
     checksum: str | None = None
     fingerprint: str | None = None
     warning: str | None = None
+    built_in: bool = False
     active: bool = False
     status: Status = Status.AVAILABLE
     download_progress: float | None = None

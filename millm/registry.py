@@ -85,7 +85,7 @@ class Registry:
     """The known models, by id."""
 
     def __init__(self, path: Path, rebuild: Callable[[], Iterable[ModelRecord]]) -> None:
-        """Opens the registry file at `path`.
+        """Opens the registry file at `path`; `fresh` says that there was none.
 
         A file that cannot be read is kept beside it as `registry.json.damaged-<time>`; then, and when there is no
         file, the registry starts from the records that `rebuild` finds on disk.
@@ -93,6 +93,7 @@ class Registry:
         storage = AtomicJSONStorage(path)
         records, damaged = _read(storage)
         missing = not path.exists() or records is None
+        self.fresh = not path.exists()
         if damaged:
             kept = path.with_name(f"{path.name}.damaged-{int(time.time())}")
             path.rename(kept)

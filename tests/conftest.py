@@ -12,9 +12,9 @@ def run_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
     """Starts miLLM processes that are gone when the test is."""
     started: list[App] = []
 
-    def run(*arguments: str, cache: Path | None = None, **environ: str) -> App:
+    def run(*arguments: str, cache: Path | None = None, first: bool = False, **environ: str) -> App:
         log_path = tmp_path / f"app{len(started)}.log"
-        started.append(start_app(cache or tmp_path / "cache", log_path, *arguments, **environ))
+        started.append(start_app(cache or tmp_path / "cache", log_path, *arguments, first=first, **environ))
         return wait_until_up(started[-1])
 
     yield run

@@ -13,6 +13,7 @@ from millm.manager import Manager
 from millm.records import ModelRecord, Source
 from millm.registry import Registry
 from millm.sources.base import Origin, Plan, PlannedFile
+from millm.sources.local import Local
 from millm.store import Store
 
 CONFIG = {
@@ -124,11 +125,12 @@ def make_manager(
     free_memory: int = 8 << 30,
     drain_s: float = 5.0,
     token: str | None = None,
+    guide: Path | None = None,
 ) -> Manager:
     """A manager on a real registry and store below `root`, with a fake source and fake engines."""
     store = Store(root)
     store.open()
     registry = Registry(store.registry_path, store.published)
     devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
-    fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher()}
-    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s)
+    fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher(), Source.LOCAL: Local()}
+    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, guide=guide)

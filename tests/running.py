@@ -41,9 +41,12 @@ class App:
         return self.process.wait(20)
 
 
-def start_app(cache: Path, log_path: Path, *arguments: str, **environ: str) -> App:
-    """Runs app.py and returns at once."""
+def start_app(cache: Path, log_path: Path, *arguments: str, first: bool = False, **environ: str) -> App:
+    """Runs app.py and returns at once. first: on a machine that had no miLLM; else its list is empty."""
     port = free_port()
+    if not first and not cache.exists():
+        cache.mkdir()
+        (cache / "registry.json").write_text("{}")
     base = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MILLM_")) and k not in ("HOST", "PORT")}
     process = subprocess.Popen(
         [sys.executable, "app.py", "--model-cache-dir", str(cache), "--port", str(port), *arguments],

@@ -24,6 +24,7 @@ FLOORS = [
         "activity",
         "downloads",
         "reconcile",
+        "questions",
         "loads",
         "upkeep",
         "monitor",

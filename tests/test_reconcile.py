@@ -5,17 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import CONFIG, FakeFetcher, FakeOpener
+from fakes import CONFIG, make_manager
 from making import content, make_repo, safetensors
 
-from millm.devices import Device
 from millm.errors import InvalidLocalPath
 from millm.manager import Manager
 from millm.records import ModelRecord, Source, Status
-from millm.registry import Registry
 from millm.sources.base import Origin
-from millm.sources.local import Local
-from millm.store import Store
 
 
 @pytest.fixture
@@ -25,12 +21,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Manager]]:
     def build() -> Manager:
         if made:
             made.pop().close(1)
-        store = Store(tmp_path / "home")
-        store.open()
-        registry = Registry(store.registry_path, store.published)
-        fetchers = {Source.LOCAL: Local(), Source.HUGGINGFACE: FakeFetcher()}
-        devices = (Device("cpu", "RAM", 1 << 40, 1 << 40),)
-        made.append(Manager(registry, store, fetchers, FakeOpener(), lambda: devices))
+        made.append(make_manager(tmp_path / "home"))
         return made[-1]
 
     yield build

@@ -82,6 +82,12 @@ def download_model(manager: TheManager, body: DownloadBody) -> Response:
     return success(record.to_dict(), 202)
 
 
+@models.post("/guide", summary="Add the built-in model", **_says(ModelRecord, examples.READY))
+def add_guide(manager: TheManager) -> Response:
+    """Puts the small model that ships with miLLM back into the list, after it was deleted from it."""
+    return success(manager.add_guide().to_dict())
+
+
 @models.post("/preview", summary="See what a model would bring and cost", **_says(PreviewInfo, examples.PREVIEW))
 def preview_model(manager: TheManager, body: PreviewBody) -> Response:
     """Asks the source what would be downloaded, without moving weights. Takes up to 10 s."""

@@ -122,6 +122,10 @@ def _delete_everywhere(manager: "Manager", model_id: int) -> None:
     done(f"{name} deleted, from Ollama too")
 
 
+def _guide(manager: "Manager", _: int) -> None:
+    manager.add_guide()
+
+
 def _clean(manager: "Manager", _: int) -> None:
     done(f"{words.size(manager.clean())} freed")
 
@@ -143,6 +147,7 @@ COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
     "retry": _retry,
     "delete": _delete,
     "delete-everywhere": _delete_everywhere,
+    "guide": _guide,
     "clean": _clean,
     "activate": _activate,
     "deactivate": _deactivate,

@@ -20,7 +20,8 @@ def badge(record: ModelRecord, element_id: str) -> str:
     word = words.STATUS[record.status]
     status = f'<span class="mi-badge is-{record.status}"{identity}><i aria-hidden="true"></i>{word}</span>'
     chosen = record.active and record.status is Status.READY
-    return status + ('<span class="mi-badge is-active">Active</span>' if chosen else "")
+    status += '<span class="mi-badge is-active">Active</span>' if chosen else ""
+    return status + ('<span class="mi-badge is-built-in">Built in</span>' if record.built_in else "")
 
 
 def button(action: str, record: ModelRecord, text: str, icon_name: str, kind: str = "", **extra: str) -> str:

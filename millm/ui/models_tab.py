@@ -102,7 +102,7 @@ def draw_storage(manager: "Manager", filters: Filters) -> str:
     ]
     if storage.staging_bytes:
         parts.append(f"{words.size(storage.staging_bytes)} unfinished")
-    left_over = _left_over(storage.orphans)
+    left_over = _left_over(storage.orphans) + (_guide() if manager.lacks_guide else "")
     return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}{_by_type(storage.by_type)}</p>{left_over}'
 
 
@@ -143,6 +143,14 @@ def _left_over(orphans: dict[str, int]) -> str:
         f'<button type="button" class="mi-btn is-quiet is-danger" id="clean-btn" data-act="clean" data-model="0" '
         f'data-question="{question}" data-body="{escape(named)}" data-ok="Remove">{icon("trash")}'
         "<span>Remove left-overs</span></button></p>"
+    )
+
+
+def _guide() -> str:
+    return (
+        '<p class="mi-left-over"><span>miLLM ships with a small model of its own.</span><button type="button" '
+        'class="mi-btn is-quiet" id="guide-btn" data-act="guide" data-model="0">'
+        f"{icon('models')}<span>Add millm-guide</span></button></p>"
     )
 
 

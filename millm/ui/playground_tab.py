@@ -11,11 +11,12 @@ import gradio as gr
 from millm.engines.base import Completion
 from millm.errors import explain
 from millm.jobs import Job
-from millm.records import Status
+from millm.records import ModelRecord, Status
 from millm.ui.actions import warn
 from millm.ui.answers import Answers, Controls, History, Progress, plain_text
 from millm.ui.cards import empty, newest_event, note
 from millm.ui.cards import progress as draw_progress
+from millm.ui.icons import icon
 from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ EXAMPLES = (
     "Explain quantization in three sentences",
     "Write a haiku about local models",
     "Draft a polite reply to a late invoice",
+)
+GUIDE_EXAMPLES = (
+    "What can miLLM do?",
+    "What does Q4 mean?",
+    "How do I call the API from Python?",
+    "Give me a JSON object with name Ada and age 36",
 )
 ENDINGS = {"length": "cut at max tokens", "cancelled": "stopped"}
 
@@ -148,19 +155,34 @@ def draw_notice(manager: "Manager") -> str:
         return f'<div class="mi-empty"><h2>Loading {escape(record.name)}</h2>{moving}</div>'
     loaded = manager.loaded()
     if loaded:
-        return _suggestions(loaded.name)
+        return _suggestions(loaded)
+    guide = manager.guide()
+    if guide and guide.status is Status.READY:
+        return _offer(guide, choice=len(manager.records(status=Status.READY)) > 1)
     if manager.records(status=Status.READY):
         return empty("models", "No model is loaded", "Load one, then ask it here.", "Choose a model", "models")
     return empty("models", "No model is loaded", "Get one first, then load it.", "Get a model", "download")
 
 
-def _suggestions(name: str) -> str:
+def _offer(guide: ModelRecord, choice: bool) -> str:
+    """The built-in model, one click away. choice: there are others to load."""
+    other = '<button type="button" class="mi-btn" data-tab="models">Choose another model</button>' if choice else ""
+    name = escape(guide.name)
+    return (
+        f'<div class="mi-empty">{icon("models", 34)}<h2>No model is loaded</h2>'
+        f"<p>{name} ships with miLLM: very small, it answers questions about miLLM itself.</p>"
+        f'<button type="button" class="mi-btn is-primary" id="guide-load-btn" data-act="load" '
+        f'data-model="{guide.id}">Chat with {name}</button>{other}</div>'
+    )
+
+
+def _suggestions(record: ModelRecord) -> str:
     buttons = "".join(
         f'<button type="button" class="mi-example" data-say="{escape(text)}">{escape(text)}</button>'
-        for text in EXAMPLES
+        for text in (GUIDE_EXAMPLES if record.built_in else EXAMPLES)
     )
     return (
-        f'<div class="mi-empty mi-start"><h2>Ask {escape(name)}</h2>'
+        f'<div class="mi-empty mi-start"><h2>Ask {escape(record.name)}</h2>'
         f"<p>What you write goes to this miLLM and nowhere else.</p>{buttons}</div>"
     )
 

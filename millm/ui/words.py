@@ -163,6 +163,8 @@ def doing(event: Event) -> str:
 
 def freed(record: ModelRecord, count: int) -> str:
     """What deleting a model does to the disk, as the dialog that asks says it. count: bytes."""
+    if record.built_in:
+        return "Only the entry goes. The model stays with miLLM, and can be added again."
     if record.source is Source.LOCAL:
         return "Only the entry in miLLM goes. The files stay where they are."
     if record.source is Source.OLLAMA:

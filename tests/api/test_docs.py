@@ -21,6 +21,7 @@ ROUTES = {
     ("post", "/api/models"),
     ("post", "/api/models/preview"),
     ("get", "/api/models/storage"),
+    ("post", "/api/models/guide"),
     ("post", "/api/models/storage/clean"),
     ("get", "/api/models/active/{model_type}"),
     ("get", "/api/models/{model_id}"),
