@@ -252,6 +252,8 @@ def test_files_are_verified_and_other_types_activated(run_app: Run, open_page: C
     weights.write_bytes(bytes(weights.stat().st_size))
     page.locator("[id^=verify-btn-]").click()
     expect(page.locator(".model-card .mi-note")).to_contain_text("model.safetensors", timeout=SOON)
+    page.get_by_role("button", name="Repair").click()
+    expect(page.locator(".model-card .mi-note")).to_have_count(0, timeout=SOON)
     page.locator("[id^=activate-btn-]").click()
     expect(page.locator(".model-card .is-active")).to_have_text("Active", timeout=SOON)
     page.locator("[id^=deactivate-btn-]").click()
