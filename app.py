@@ -125,6 +125,7 @@ def make_manager(settings: Settings) -> "Manager":
         StartupError: the directory cannot be written or is in use.
     """
     from millm.devices import list_devices
+    from millm.estimate import Estimator
     from millm.manager import Manager
     from millm.records import Source
     from millm.registry import Registry
@@ -156,6 +157,7 @@ def make_manager(settings: Settings) -> "Manager":
         token=settings.hf_token,
         hub=hub.endpoint,
         guide=GUIDE if GUIDE.is_dir() else None,
+        estimator=Estimator(),
     )
 
 
@@ -219,6 +221,7 @@ def begin(settings: Settings, manager: "Manager") -> None:
         importlib.import_module("millm.engines.loader")
     except ImportError as error:
         log.error("models cannot be loaded: %s", error)
+    manager.warm_up()
 
 
 def announce(settings: Settings, key: str | None) -> None:

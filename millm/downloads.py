@@ -10,6 +10,7 @@ from millm.activity import Activity
 from millm.devices import Device
 from millm.engines.architectures import needs_own_code
 from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, InvalidToken, MiLLMError
+from millm.estimate import Estimator
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
 from millm.meta import describe_folder, staging_name
@@ -44,9 +45,11 @@ class Downloads:
         activity: Activity,
         token: str | None,
         known: Container[str],
+        estimator: Estimator,
     ) -> None:
         """known: the model types that the installed transformers has classes for."""
         self._known = known
+        self._estimator = estimator
         self._registry = registry
         self._store = store
         self._fetchers = fetchers
@@ -107,7 +110,7 @@ class Downloads:
         """The plan with what it would cost here, and whether the model is in the list already."""
         plan = self.plan(origin, token, check)
         disk_free = self._store.free_bytes()
-        preview = preview_plan(plan, quantizations, disk_free, devices, reclaimable, context_length)
+        preview = preview_plan(plan, quantizations, disk_free, devices, reclaimable, self._estimator, context_length)
         twin = self._registry.twin(draft_record(preview, quantizations[0], None))
         known = plan.config.get("model_type") in self._known if plan.config else None
         own_code = needs_own_code(plan.config, self._known)

@@ -13,8 +13,9 @@ from millm.errors import (
     ModelNotLoaded,
     UnsupportedModel,
 )
+from millm.estimate import Estimator
 from millm.jobs import Job, Lane
-from millm.planning import check_memory
+from millm.planning import check_memory, estimate_record
 from millm.records import ModelRecord, ModelType, Status
 from millm.registry import Registry
 from millm.resident import Resident
@@ -29,11 +30,13 @@ class Loads:
         resident: Resident,
         activity: Activity,
         devices: Callable[[], tuple[Device, ...]],
+        estimator: Estimator,
     ) -> None:
         self._registry = registry
         self._resident = resident
         self._activity = activity
         self._devices = devices
+        self._estimator = estimator
         self.lane = Lane("gpu")
 
     def holds(self, model_id: int) -> bool:
@@ -41,15 +44,20 @@ class Loads:
         current = self._resident.current
         return current is not None and current.model_id == model_id
 
-    def begin(self, record: ModelRecord, force: bool, context_length: int | None) -> None:
-        """Queues a load, unless the model cannot be loaded or (without `force`) memory is short.
+    def check_room(self, record: ModelRecord, context_length: int | None) -> None:
+        """Raises what `begin` raises, or `InsufficientMemory`. May take seconds."""
+        self._check(record)
+        devices = self._devices()
+        estimate = estimate_record(record, devices, self._estimator, context_length)
+        check_memory(estimate, devices, self._resident.memory_bytes)
+
+    def begin(self, record: ModelRecord, context_length: int | None) -> None:
+        """Queues a load, unless the model cannot be loaded as it is.
 
         Raises:
-            ModelAlreadyLoaded, UnsupportedModel, InvalidRequest, InsufficientMemory: why not.
+            ModelAlreadyLoaded, UnsupportedModel, InvalidRequest: why not.
         """
         self._check(record)
-        if not force:
-            check_memory(record, context_length, self._devices(), self._resident.memory_bytes)
         options = LoadOptions(Path(record.cache_path or ""), context_length)
         self._submit("load", record, lambda job: self._open(job, record, options))
 

@@ -24,6 +24,7 @@ from millm.errors import (
     ModelIsLoaded,
     ModelNotFound,
 )
+from millm.estimate import Estimator
 from millm.jobs import Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
@@ -58,20 +59,23 @@ class Manager(Questions):
         drain_s: float = 30.0,
         hub: str = "",
         guide: Path | None = None,
+        estimator: Estimator | None = None,
     ) -> None:
         """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address.
 
-        guide: the folder of the model that ships with the program. It is in the list from the first start on.
+        guide: the folder of the model that ships with the program; it is in the list from the first start on.
+        estimator: None means that estimates are rough.
         """
         self._store = store
         self._devices = devices
         resident = Resident(opener, drain_s)
         activity = Activity(resident)
         super().__init__(registry, activity, resident, Upkeep(registry, activity))
+        self._estimator = estimator or Estimator(())
         known = known_model_types()
-        self._downloads = Downloads(registry, store, fetchers, activity, token, known)
-        self._monitor = Monitor(registry, store, resident, activity, devices, known, hub)
-        self._loads = Loads(registry, resident, activity, devices)
+        self._downloads = Downloads(registry, store, fetchers, activity, token, known, self._estimator)
+        self._monitor = Monitor(registry, store, resident, activity, devices, known, hub, self._estimator)
+        self._loads = Loads(registry, resident, activity, devices, self._estimator)
         self._orders = Lane("orders")
         reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
@@ -224,7 +228,9 @@ class Manager(Questions):
             InsufficientMemory: it needs more memory than is free, and `force` is not set.
         """
         self._downloads.look_again(self._registry.get(model_id))
-        return self._order(model_id, lambda record: self._loads.begin(record, force, context_length))
+        if not force:
+            self._loads.check_room(self._free_record(model_id), context_length)
+        return self._order(model_id, lambda record: self._loads.begin(record, context_length))
 
     def unload(self, model_id: int) -> ModelRecord:
         """Queues unloading a model; running requests get their time to finish.
@@ -246,13 +252,15 @@ class Manager(Questions):
             log.error("%s", error.message)
             self._monitor.problem(error.message)
 
+    def warm_up(self) -> None:
+        """Begins what the first estimate would otherwise wait for."""
+        self._estimator.warm_up()
+
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        ended = [
-            part.close(grace_s)
-            for part in (self._orders, self._downloads, self._loads.lane, self._upkeep.lane, self._resident)
-        ]
+        lanes = (self._orders, self._downloads, self._loads.lane, self._upkeep.lane)
+        ended = [part.close(grace_s) for part in (*lanes, self._resident, self._estimator)]
         self._registry.close()
         self._store.close()
         return all(ended)

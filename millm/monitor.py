@@ -8,6 +8,7 @@ from millm import __version__
 from millm.activity import Activity
 from millm.catalog import Suggestion, load_catalog, sort_for
 from millm.devices import Device, process_bytes
+from millm.estimate import Estimator
 from millm.records import ModelRecord
 from millm.registry import Registry
 from millm.requirements import Compatibility, compatibility
@@ -30,10 +31,12 @@ class Monitor:
         devices: Callable[[], tuple[Device, ...]],
         known: Container[str],
         hub: str,
+        estimator: Estimator,
     ) -> None:
         """known: the model types that the installed transformers has classes for. hub: the address of the hub."""
         self._known = known
         self._hub = hub
+        self._estimator = estimator
         self._registry = registry
         self._store = store
         self._resident = resident
@@ -91,6 +94,7 @@ class Monitor:
             self._devices(),
             self._store.free_bytes(),
             self._resident.memory_bytes,
+            self._estimator,
             known=self._known,
             on_disk=self._store.holds(record),
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
-from millm.estimate import Estimate, estimate_memory
+from millm.estimate import Estimate, Estimator
 from millm.records import (
     NAME,
     ModelRecord,
@@ -29,27 +29,26 @@ def preview_plan(
     disk_free: int,
     devices: tuple[Device, ...],
     reclaimable: int,
+    estimator: Estimator,
     context_length: int | None = None,
 ) -> Preview:
     """Adds to a plan what it would cost here. reclaimable: bytes that unloading the present model would free."""
     memory_free = sum(device.free for device in devices) + reclaimable
     elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
     download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
-    memory = estimate_memory(
-        plan.config,
-        None if plan.origin.source is Source.OLLAMA else plan.param_count,  # whose copies are quantized
-        weight_bytes(plan),
-        on_gpu=_on_gpu(devices),
-        context_length=context_length,
-    )
-    sizes = Sizes(
-        download_bytes=download,
-        disk_bytes=download,
-        peak_disk_bytes=peak,
-        memory=memory,
-        fits=memory.total <= memory_free and peak <= disk_free,
-    )
-    return Preview(plan, dict.fromkeys(quantizations, sizes), disk_free, memory_free, quantized_as=quantized_as(plan))
+    sizes = {}
+    for quantization in quantizations:
+        memory = estimator.estimate(
+            plan.config,
+            quantization,
+            param_count=_half_precision_count(plan.origin.source, plan.param_count),
+            weight_file_bytes=weight_bytes(plan),
+            on_gpu=_on_gpu(devices),
+            context_length=context_length,
+        )
+        fits = memory.total <= memory_free and peak <= disk_free
+        sizes[quantization] = Sizes(download, download, peak, memory, fits)
+    return Preview(plan, sizes, disk_free, memory_free, quantized_as=quantized_as(plan))
 
 
 def quantized_as(plan: Plan) -> str | None:
@@ -118,21 +117,26 @@ def origin_of(record: ModelRecord) -> Origin:
     )
 
 
-def check_memory(
-    record: ModelRecord, context_length: int | None, devices: tuple[Device, ...], reclaimable: int
+def estimate_record(
+    record: ModelRecord, devices: tuple[Device, ...], estimator: Estimator, context_length: int | None = None
 ) -> Estimate:
-    """Estimates a recorded model again, for this context, and refuses if it needs more than is free.
+    """Estimates a recorded model on these devices. Takes seconds where its class must be built first."""
+    return estimator.estimate(
+        record.config,
+        record.quantization,
+        param_count=_half_precision_count(record.source, record.param_count),
+        weight_file_bytes=record.size_bytes or 0,
+        on_gpu=_on_gpu(devices),
+        context_length=context_length,
+    )
+
+
+def check_memory(estimate: Estimate, devices: tuple[Device, ...], reclaimable: int) -> None:
+    """Refuses what needs more than is free. reclaimable: bytes that unloading the present model would free.
 
     Raises:
         InsufficientMemory: with the sentence a person decides on, and the parts in its details.
     """
-    estimate = estimate_memory(
-        record.config,
-        None if record.source is Source.OLLAMA else record.param_count,
-        record.size_bytes or 0,
-        on_gpu=_on_gpu(devices),
-        context_length=context_length,
-    )
     free = sum(device.free for device in devices) + reclaimable
     if estimate.total > free:
         kind = "VRAM" if _on_gpu(devices) else "memory"
@@ -147,12 +151,15 @@ def check_memory(
             overhead=estimate.overhead,
             context_length=estimate.context_length,
         )
-    return estimate
 
 
 def weight_bytes(plan: Plan) -> int:
     """Bytes of the weight files of a plan."""
     return sum(file.size for file in plan.files if is_weights(file.path))
+
+
+def _half_precision_count(source: Source, count: int | None) -> int | None:
+    return None if source is Source.OLLAMA else count  # whose copies are quantized
 
 
 def _on_gpu(devices: tuple[Device, ...]) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 from millm.devices import Device
 from millm.engines.architectures import architecture_name, is_language_model, needs_own_code, stored_quantization
 from millm.errors import InsufficientDisk, InsufficientMemory
-from millm.estimate import Estimate, estimate_memory
-from millm.planning import check_memory
+from millm.estimate import Estimate, Estimator
+from millm.planning import check_memory, estimate_record
 from millm.records import ModelRecord, ModelType, Quantization, Source
 
 LOADED_HERE = frozenset({ModelType.LLM})
@@ -64,19 +64,18 @@ def is_installed(package: str) -> bool:
 
 
 def requirements_of(
-    record: ModelRecord, devices: tuple[Device, ...], *, on_disk: bool, context_length: int | None = None
+    record: ModelRecord,
+    devices: tuple[Device, ...],
+    estimator: Estimator,
+    *,
+    on_disk: bool,
+    context_length: int | None = None,
 ) -> Requirements:
     """What a recorded model needs on these devices. on_disk: its files are complete and in place."""
     size = record.size_bytes or 0
     local = record.source is Source.LOCAL
     return Requirements(
-        memory=estimate_memory(
-            record.config,
-            record.param_count,
-            size,
-            on_gpu=any(device.kind == "cuda" for device in devices),
-            context_length=context_length,
-        ),
+        memory=estimate_record(record, devices, estimator, context_length),
         disk_bytes=0 if local else size,
         missing_bytes=0 if on_disk or local else max(0, size - record.downloaded_bytes),
         packages=packages_for(record),
@@ -96,6 +95,7 @@ def compatibility(
     devices: tuple[Device, ...],
     disk_free: int,
     reclaimable: int,
+    estimator: Estimator,
     installed: Installed = is_installed,
     *,
     known: Container[str],
@@ -106,8 +106,8 @@ def compatibility(
 
     reclaimable: bytes of memory that unloading the present model would free. known: `known_model_types()`.
     """
-    needed = requirements_of(record, devices, on_disk=on_disk, context_length=context_length)
-    short = tuple(_shortages(record, needed, devices, disk_free, reclaimable))
+    needed = requirements_of(record, devices, estimator, on_disk=on_disk, context_length=context_length)
+    short = tuple(_shortages(needed, devices, disk_free, reclaimable))
     return Compatibility(
         requirements=needed,
         fits=not short,
@@ -136,13 +136,11 @@ def config_warnings(config: Mapping[str, Any], trusted: bool, known: Container[s
         yield f"The weights are quantized already ({method}): the memory estimate is rough."
 
 
-def _shortages(
-    record: ModelRecord, needed: Requirements, devices: tuple[Device, ...], disk_free: int, reclaimable: int
-) -> Iterator[str]:
+def _shortages(needed: Requirements, devices: tuple[Device, ...], disk_free: int, reclaimable: int) -> Iterator[str]:
     if needed.missing_bytes > disk_free:
         yield InsufficientDisk(needed.missing_bytes, disk_free).message
     try:
-        check_memory(record, needed.memory.context_length, devices, reclaimable)
+        check_memory(needed.memory, devices, reclaimable)
     except InsufficientMemory as error:
         yield error.message
 

@@ -1,8 +1,14 @@
 """Estimates from config and counts."""
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from millm.estimate import GPU_CONTEXT_BYTES, estimate_memory
+from millm.estimate import GPU_CONTEXT_BYTES, Estimate, Estimator, rough_estimate
+from millm.records import Quantization
 
 LLAMA_8B = {
     "hidden_size": 4096,
@@ -16,7 +22,7 @@ LLAMA_8B = {
 
 def test_known_figures_of_a_known_model() -> None:
     """131,072 bytes of KV cache a token, and 932 MiB of activations for 8k tokens, as measured for this model."""
-    estimate = estimate_memory(LLAMA_8B, 8_030_261_248, 0, on_gpu=True, context_length=8192)
+    estimate = rough_estimate(LLAMA_8B, 8_030_261_248, 0, on_gpu=True, context_length=8192)
     assert estimate.kv_cache == 131072 * 8192
     assert estimate.activations / 2**20 == pytest.approx(932, rel=0.01)
     assert estimate.weights == 2 * 8_030_261_248
@@ -25,17 +31,95 @@ def test_known_figures_of_a_known_model() -> None:
 
 
 def test_head_size_is_not_always_hidden_by_heads() -> None:
-    plain = estimate_memory({**LLAMA_8B, "head_dim": 256}, 1, 0, on_gpu=False)
+    plain = rough_estimate({**LLAMA_8B, "head_dim": 256}, 1, 0, on_gpu=False)
     assert plain.kv_cache == 2 * 131072 * 4096
     assert plain.overhead == 0
 
 
 def test_the_context_stops_at_what_the_model_can_do() -> None:
     short = {**LLAMA_8B, "max_position_embeddings": 512}
-    assert estimate_memory(short, 1, 0, on_gpu=False).context_length == 512
-    assert estimate_memory({"text_config": short}, 1, 0, on_gpu=False, context_length=9999).context_length == 512
+    assert rough_estimate(short, 1, 0, on_gpu=False).context_length == 512
+    assert rough_estimate({"text_config": short}, 1, 0, on_gpu=False, context_length=9999).context_length == 512
 
 
 def test_without_a_count_the_files_are_the_measure() -> None:
-    estimate = estimate_memory({}, None, 12345, on_gpu=False)
+    estimate = rough_estimate({}, None, 12345, on_gpu=False)
     assert (estimate.weights, estimate.provenance) == (12345, "from file sizes")
+
+
+CHILD = """
+import json, sys, time
+for line in sys.stdin:
+    asked = json.loads(line)
+    kind, (tokens,) = asked["config"]["model_type"], asked["prompts"]
+    with open(sys.argv[1], "a") as log: log.write(kind + "\\n")
+    if kind == "ends": sys.exit()
+    if kind == "hangs": time.sleep(60)
+    if kind == "strange": answer = {"error": "no such class"}
+    else: answer = {
+        "weights": {"FP16": 1000, "Q8": 500, "Q4": 250}, "note": "hardly", "prefill": {str(tokens): 9 * tokens},
+        "cache": {"full": 2, "windows": [[10, 3]], "constant": 7},
+    }
+    print("noise" if kind == "garbage" else json.dumps(answer), flush=True)
+"""
+
+
+class Asked:
+    """An estimator whose child answers as its script says; `log` is what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "child.py").write_text(CHILD)
+        self._log = folder / "log"
+        self.estimator = Estimator((sys.executable, str(folder / "child.py"), str(self._log)), answer_s=0.5)
+
+    @property
+    def log(self) -> list[str]:
+        return self._log.read_text().split() if self._log.exists() else []
+
+    def __call__(self, kind: str, form: Quantization = Quantization.FP16, **more: Any) -> Estimate:
+        given = {"param_count": 5, "weight_file_bytes": 0, "on_gpu": False, "context_length": 100, **more}
+        config = {"model_type": kind, "max_position_embeddings": 1000}
+        return self.estimator.estimate(config, form, **given)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[Asked]:
+    asked = Asked(tmp_path)
+    yield asked
+    assert asked.estimator.close()
+
+
+def test_parts_are_put_together(asked: Asked) -> None:
+    found = asked("llama", Quantization.Q4)
+    assert (found.weights, found.kv_cache, found.activations) == (250, 2 * 100 + 10 * 3 + 7, 9 * 100 - 237)
+    assert (found.provenance, found.note, found.overhead, found.total) == ("exact", "hardly", 0, 250 + 900)
+    assert asked("llama").note == ""
+    assert asked("llama", on_gpu=True).overhead == GPU_CONTEXT_BYTES + 180
+
+
+def test_the_same_is_asked_once(asked: Asked) -> None:
+    for form in Quantization:
+        asked("llama", form)
+    assert asked.log == ["llama"]
+    asked("llama", context_length=50)
+    assert asked.log == ["llama", "llama"]
+
+
+@pytest.mark.parametrize("kind", ["strange", "ends", "hangs", "garbage"])
+def test_what_cannot_be_built_is_rough_and_the_next_one_is_not(asked: Asked, kind: str) -> None:
+    assert asked(kind).provenance == "from parameter count"
+    assert asked("llama").provenance == "exact"
+
+
+def test_what_is_quantized_already_is_not_built(asked: Asked) -> None:
+    config = {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}
+    found = asked.estimator.estimate(config, Quantization.FP16, param_count=None, weight_file_bytes=77, on_gpu=False)
+    assert (found.weights, found.provenance, asked.log) == (77, "from file sizes", [])
+
+
+def test_without_a_child_every_estimate_is_rough() -> None:
+    estimator = Estimator(())
+    estimator.warm_up()
+    found = estimator.estimate(LLAMA_8B, Quantization.FP16, param_count=7, weight_file_bytes=0, on_gpu=False)
+    assert found.provenance == "from parameter count"
+    assert estimator.close()

@@ -7,11 +7,13 @@ from fakes import CONFIG
 
 from millm.devices import Device
 from millm.errors import InsufficientMemory
-from millm.planning import check_memory, draft_record, preview_plan
+from millm.estimate import Estimator
+from millm.planning import check_memory, draft_record, estimate_record, preview_plan
 from millm.records import Quantization, Source, Status
 from millm.sources.base import Origin, Plan, PlannedFile
 
 FP16 = Quantization.FP16
+ROUGH = Estimator(())
 FILES = (PlannedFile("config.json", 100, None), PlannedFile("model.safetensors", 9_000_000, "sha256:0"))
 
 
@@ -22,7 +24,7 @@ def plan(source: Source = Source.HUGGINGFACE, **fields: object) -> Plan:
 
 def preview(memory: int = 1 << 30, disk: int = 1 << 30, kind: str = "cpu", **fields: object):
     devices = (Device(kind, "x", 1 << 40, memory),)
-    return preview_plan(plan(**fields), (FP16,), disk, devices, reclaimable=0)
+    return preview_plan(plan(**fields), (FP16,), disk, devices, 0, ROUGH)
 
 
 def test_a_preview_counts_disk_and_memory() -> None:
@@ -40,7 +42,7 @@ def test_a_preview_counts_disk_and_memory() -> None:
 def test_memory_is_worked_out_for_the_context_asked_for() -> None:
     devices = (Device("cpu", "x", 1 << 40, 1 << 40),)
     short, whole = (
-        preview_plan(plan(), (FP16,), 1 << 40, devices, 0, tokens).sizes[FP16].memory for tokens in (100, None)
+        preview_plan(plan(), (FP16,), 1 << 40, devices, 0, ROUGH, tokens).sizes[FP16].memory for tokens in (100, None)
     )
     assert (short.context_length, whole.context_length) == (100, 512)
     assert short.kv_cache * 512 == whole.kv_cache * 100
@@ -64,7 +66,9 @@ def test_the_draft_of_a_record_states_what_the_plan_knows() -> None:
 def test_memory_is_refused_with_numbers_and_counts_what_a_swap_frees() -> None:
     record = draft_record(preview(param_count=4_500_000), FP16, None)
     devices = (Device("cuda", "x", 1 << 40, 2_000_000),)
+    estimate = estimate_record(record, devices, ROUGH)
     with pytest.raises(InsufficientMemory, match=r"^Warning: Model requires ~0\.5 GB VRAM, only 0\.0 GB") as refused:
-        check_memory(record, None, devices, reclaimable=0)
+        check_memory(estimate, devices, reclaimable=0)
     assert refused.value.details["weights"] == 9_000_000
-    assert check_memory(record, None, devices, reclaimable=1 << 30).context_length == 512
+    check_memory(estimate, devices, reclaimable=1 << 30)
+    assert estimate.context_length == 512

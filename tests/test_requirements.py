@@ -4,9 +4,11 @@ import pytest
 from fakes import CONFIG
 
 from millm.devices import Device
+from millm.estimate import Estimator
 from millm.records import ModelRecord, ModelType, Quantization, Source
 from millm.requirements import PACKAGES, Compatibility, compatibility, config_warnings, is_installed, requirements_of
 
+ROUGH = Estimator(())
 GB = 10**9
 KNOWN = frozenset({"llama"})
 RECORD = ModelRecord(name="one", repo_id="acme/one", config=CONFIG, param_count=GB, size_bytes=2 * GB)
@@ -21,23 +23,23 @@ def judged(
     record: ModelRecord = RECORD, *, memory: int = 1 << 40, disk: int = 1 << 40, **more: object
 ) -> Compatibility:
     given: dict[str, object] = {"installed": lambda name: True, "known": KNOWN, "on_disk": False, **more}
-    return compatibility(record, ram(memory), disk, 0, **given)  # type: ignore[arg-type]
+    return compatibility(record, ram(memory), disk, 0, ROUGH, **given)  # type: ignore[arg-type]
 
 
 def test_what_a_model_needs() -> None:
-    needed = requirements_of(RECORD, ram(0), on_disk=False, context_length=100)
+    needed = requirements_of(RECORD, ram(0), ROUGH, on_disk=False, context_length=100)
     assert needed.memory.weights == 2 * GB
     assert (needed.memory.context_length, needed.memory.overhead) == (100, 0)
     assert (needed.disk_bytes, needed.missing_bytes) == (2 * GB, 2 * GB)
     assert needed.packages == PACKAGES[ModelType.LLM]
-    assert requirements_of(RECORD, ram(0, "cuda"), on_disk=False).memory.overhead > 0
+    assert requirements_of(RECORD, ram(0, "cuda"), ROUGH, on_disk=False).memory.overhead > 0
 
 
 def test_what_is_on_disk_is_not_needed_again() -> None:
     half = RECORD.with_(downloaded_bytes=GB)
-    assert requirements_of(half, ram(0), on_disk=False).missing_bytes == GB
-    assert requirements_of(half, ram(0), on_disk=True).missing_bytes == 0
-    local = requirements_of(RECORD.with_(source=Source.LOCAL), ram(0), on_disk=False)
+    assert requirements_of(half, ram(0), ROUGH, on_disk=False).missing_bytes == GB
+    assert requirements_of(half, ram(0), ROUGH, on_disk=True).missing_bytes == 0
+    local = requirements_of(RECORD.with_(source=Source.LOCAL), ram(0), ROUGH, on_disk=False)
     assert (local.disk_bytes, local.missing_bytes) == (0, 0)
 
 
@@ -51,18 +53,18 @@ def test_what_is_on_disk_is_not_needed_again() -> None:
     ],
 )
 def test_packages_follow_from_type_source_and_quantization(changes, packages: tuple[str, ...]) -> None:
-    assert requirements_of(RECORD.with_(**changes), ram(0), on_disk=True).packages == packages
+    assert requirements_of(RECORD.with_(**changes), ram(0), ROUGH, on_disk=True).packages == packages
 
 
 @pytest.mark.parametrize("model_type", ModelType)
 def test_every_type_has_its_needs(model_type: ModelType) -> None:
-    assert requirements_of(RECORD.with_(model_type=model_type, config={}), ram(0), on_disk=True).packages
+    assert requirements_of(RECORD.with_(model_type=model_type, config={}), ram(0), ROUGH, on_disk=True).packages
 
 
 def test_nothing_in_the_way() -> None:
     found = judged()
     assert (found.fits, found.warnings) == (True, ())
-    assert found.requirements == requirements_of(RECORD, ram(0), on_disk=False)
+    assert found.requirements == requirements_of(RECORD, ram(0), ROUGH, on_disk=False)
 
 
 def test_too_little_memory_or_disk_does_not_fit_and_says_so() -> None:
@@ -72,7 +74,7 @@ def test_too_little_memory_or_disk_does_not_fit_and_says_so() -> None:
     assert disk == "Insufficient disk space. Need 2.0 GB, only 1.0 GB available."
     assert memory.startswith("Warning: Model requires ~2.0 GB memory, only 1.0 GB available.")
     assert judged(disk=GB, on_disk=True).fits
-    assert compatibility(RECORD, ram(GB), 1 << 40, 2 * GB, lambda name: True, known=KNOWN, on_disk=True).fits
+    assert compatibility(RECORD, ram(GB), 1 << 40, 2 * GB, ROUGH, lambda name: True, known=KNOWN, on_disk=True).fits
     assert not judged(memory=2 * GB).fits, "weights alone are not all"
 
 
