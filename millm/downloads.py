@@ -277,5 +277,5 @@ class Downloads:
             self._store.drop_staging(folder.name)
             size = self._fetchers[record.source].plan(plan.origin, token).total_bytes  # known once it is there
             return self._registry.update(record.id, **done, size_bytes=size, disk_size_mb=round(size / 1e6, 2))
-        path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files})
+        path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files}, job.check)
         return self._registry.update(record.id, cache_path=str(path), **describe_folder(path), **done)

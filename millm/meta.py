@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status, architecture_facts, short_count
 
 META = ".millm_meta.json"
+JOURNAL = ".journal"
+"""What of an unfinished download is safely on disk; see `sources/journal.py`."""
+BLOCK = 2**20
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError)  # what a strange file may raise
 META_FIELDS = (
     "name",
@@ -67,16 +70,22 @@ def folder_bytes(folder: Path, own_only: bool = False) -> int:
     return total
 
 
-def write_meta(folder: Path, record: ModelRecord, digests: Mapping[str, str | None]) -> None:
-    """Writes a folder's meta file to the disk; `digests` maps relative paths to "sha256:<hex>" where known."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def write_meta(
+    folder: Path, record: ModelRecord, digests: Mapping[str, str | None], check: Callable[[], None] = lambda: None
+) -> None:
+    """Writes a folder's meta file to the disk; `digests` maps relative paths to "sha256:<hex>" where known.
+
+    `check` is called again and again while files are digested, and may raise.
+    """
+    own = (folder / META, folder / JOURNAL)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in own)
     meta = {
         "model_id": record.id,
         **{name: getattr(record, name) for name in META_FIELDS},
         "downloaded_at": record.updated_at,
         "original_size_bytes": sum(path.stat().st_size for path in files),
         "quantized_size_bytes": None,
-        "files": [_file_row(folder, path, digests) for path in files],
+        "files": [_file_row(folder, path, digests, check) for path in files],
         "transformers_version": _version("transformers"),
         "bitsandbytes_version": _version("bitsandbytes"),
     }
@@ -86,16 +95,22 @@ def write_meta(folder: Path, record: ModelRecord, digests: Mapping[str, str | No
         os.fsync(out.fileno())
 
 
-def _file_row(folder: Path, path: Path, digests: Mapping[str, str | None]) -> dict[str, object]:
+def _file_row(
+    folder: Path, path: Path, digests: Mapping[str, str | None], check: Callable[[], None]
+) -> dict[str, object]:
     name = path.relative_to(folder).as_posix()
-    return {"path": name, "size": path.stat().st_size, "sha256": _sha256(path, digests.get(name))}
+    return {"path": name, "size": path.stat().st_size, "sha256": _sha256(path, digests.get(name), check)}
 
 
-def _sha256(path: Path, digest: str | None) -> str:
+def _sha256(path: Path, digest: str | None, check: Callable[[], None]) -> str:
     if digest and digest.startswith("sha256:"):
         return digest.removeprefix("sha256:")
+    running = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK):
+            running.update(block)
+            check()
+    return running.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -13,13 +13,14 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from millm.errors import InsufficientDisk, StartupError
 from millm.meta import (
+    JOURNAL,
     META,
     UNREADABLE,
     folder_bytes,
@@ -97,17 +98,26 @@ class Store:
         """Removes the unfinished files of this name, if there are any."""
         _remove(self.staging_path(name))
 
-    def publish(self, folder: Path, record: ModelRecord, digests: Mapping[str, str | None]) -> Path:
+    def publish(
+        self,
+        folder: Path,
+        record: ModelRecord,
+        digests: Mapping[str, str | None],
+        check: Callable[[], None] = lambda: None,
+    ) -> Path:
         """Gives a finished staging folder its final name and returns that path.
 
-        `digests` maps relative paths to "sha256:<hex>" where known; those of other files are computed here.
+        `digests` maps relative paths to "sha256:<hex>" where known; those of other files are computed here. `check`
+        is called meanwhile, and may raise as long as nothing is final.
         """
         final = self._final_path(record)
-        write_meta(folder, record, digests)
+        write_meta(folder, record, digests, check)
+        check()
         final.parent.mkdir(exist_ok=True)
         if final.exists():
             self._discard(final)
         folder.rename(final)
+        (final / JOURNAL).unlink(missing_ok=True)  # until now it was what a crash would have gone on from
         return final
 
     def unpublish(self, record: ModelRecord, name: str) -> Path:
@@ -190,7 +200,8 @@ class Store:
 
     def published(self) -> Iterable[ModelRecord]:
         """A record for every finished folder and every link, read from the meta files; for a lost registry."""
-        for meta_path in sorted(self.root.glob(f"*/*/{META}")):
+        finished = (path for source in Source for path in (self.root / source).glob(f"*/{META}"))
+        for meta_path in sorted(finished):
             if meta_path.parent.is_symlink():
                 continue
             try:

@@ -30,7 +30,7 @@ from millm.sources.ollama import Ollama
 from millm.sources.url import Url
 from millm.store import Store
 
-BIG = 2 * 10**9  # bytes; sparse, so that it costs nothing to have
+BIG = 10**9  # bytes; sparse, so that it costs nothing to have
 BIG_NAME = "acme/big/model.safetensors"
 REACH_S = 10.0
 
@@ -144,6 +144,10 @@ def _unpacking(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:
     return manager.download(_at(yard, "acme/archive/many.zip")), _is(Stage.SAVING)
 
 
+def _saving(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:
+    return manager.download(_at(yard, "acme/cached/model.safetensors")), _is(Stage.SAVING)
+
+
 def _pulling(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:
     return manager.download(Origin(Source.OLLAMA, "big")), _is(Stage.DOWNLOADING)
 
@@ -168,5 +172,6 @@ STAGES: dict[str, Way] = {
     "verifying": _verifying,
     "a web file": _web_file,
     "unpacking": _unpacking,
+    "saving": _saving,
     "pulling with Ollama": _pulling,
 }

@@ -35,9 +35,9 @@ class PartFetcher(FakeFetcher):
             self.failures -= 1
             (folder / "model.safetensors").write_bytes(HALF)
             journal.add("model.safetensors", None, [Extent(0, len(HALF), checksum(HALF))])
-            journal.close(finished=False)
+            journal.close()
             raise DownloadFailed("Download failed: Network error. Please check connection and try again.")
-        journal.close(finished=True)
+        journal.close()
         super().fetch(plan, token, folder, report)
 
 

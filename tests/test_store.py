@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.errors import InsufficientDisk, StartupError
-from millm.meta import META, folder_bytes, folder_name
+from millm.errors import Cancelled, InsufficientDisk, StartupError
+from millm.meta import JOURNAL, META, folder_bytes, folder_name, write_meta
 from millm.records import ModelRecord, Quantization, Source, Status
 from millm.store import Store
 
@@ -196,3 +196,30 @@ def test_a_renamed_models_link_is_not_taken_by_another(store: Store, tmp_path: P
         fill(folder)
         links.append(store.link(ModelRecord(id=number, name="tiny", source=Source.LOCAL, local_path=str(folder))))
     assert [link.resolve() for link in links] == [one, two]
+
+
+def test_what_a_crash_left_in_staging_is_not_published(store: Store) -> None:
+    record = ModelRecord(name="x", repo_id="acme/x", source=Source.HUGGINGFACE)
+    folder = store.staging("huggingface--acme--x--FP16")
+    (folder / "config.json").write_text("{}")
+    write_meta(folder, record, {})
+    assert list(store.published()) == []
+    assert [found.name for found in (store.publish(folder, record, {}), *store.published())][1:] == ["x"]
+
+
+def test_the_journal_stays_until_the_folder_is_final(store: Store) -> None:
+    record = ModelRecord(name="x", repo_id="acme/x", source=Source.HUGGINGFACE)
+    folder = store.staging("x")
+    for name in ("config.json", JOURNAL, META):
+        (folder / name).write_text("{}")
+
+    def stop() -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        store.publish(folder, record, {}, stop)
+    assert (folder / JOURNAL).exists()
+    final = store.publish(folder, record, {})
+    assert not (final / JOURNAL).exists()
+    listed = [row["path"] for row in json.loads((final / META).read_text())["files"]]
+    assert listed == ["config.json"], "neither its own older version nor the journal"

@@ -83,6 +83,7 @@ def go_everywhere(listener: Listener, hub: Hub, faults: tuple[dict[str, Any], ..
         listener.post(path, {"repo_id": f"https://user:{WRONG}@huggingface.co/acme/x"})
         listener.post(path, {"source": "url", "url": f"https://u:{WRONG}@x.example/m.safetensors"})
         listener.post(path, {"source": "url", "url": f"{hub.url}/none.safetensors?token={SIGNED}"})
+        listener.post(path, {"repo_id": f"https://elsewhere.example/acme/x?token={SIGNED}"})
         listener.post(path, {**gated, "hf_token": {"no": WRONG}})
     assert listener.download({**gated, "hf_token": GRANTED})["data"]["status"] == "ready"
     for fault in faults:

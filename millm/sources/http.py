@@ -98,7 +98,7 @@ async def _download(
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            journal.close(finished=work.done() and not work.cancelled() and work.exception() is None)
+            journal.close()
     report(meter.event(meter.total - already, transfer.kept))
 
 

@@ -96,7 +96,7 @@ def _not_found(repo_id: str) -> RepoNotFound:
 
 def invalid_id(text: str) -> InvalidRepoId:
     """The error for what names no repository."""
-    text = re.sub(r"//.*@", "//", text, flags=re.DOTALL)  # a pasted address may carry a token
+    text = re.sub(r"//.*@", "//", text.partition("?")[0], flags=re.DOTALL)  # a pasted address may carry a token
     return InvalidRepoId(f"Invalid repository id: '{text[:200]}'. Enter it as owner/name, like google/gemma-2-2b.")
 
 

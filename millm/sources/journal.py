@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-NAME = ".journal"
+from millm.meta import JOURNAL
+
 BLOCK_BYTES = 16 * 2**20
 
 
@@ -30,7 +31,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / NAME
+        self._path = folder / JOURNAL
         self._known = read_journal(folder)
         self._out = self._path.open("a", encoding="utf-8")
         self._out.write("\n")  # ends a line that a crash cut short
@@ -54,11 +55,9 @@ class Journal:
         self._out.write(json.dumps([name]) + "\n")
         self._out.flush()
 
-    def close(self, finished: bool) -> None:
-        """Closes the journal; one of a finished download is removed."""
+    def close(self) -> None:
+        """Closes the journal. It stays beside the files, for until they are published a crash needs it."""
         self._out.close()
-        if finished:
-            self._path.unlink()
 
 
 def note_whole(folder: Path, files: Iterable[tuple[str, str | None, int]]) -> None:
@@ -67,13 +66,13 @@ def note_whole(folder: Path, files: Iterable[tuple[str, str | None, int]]) -> No
     for name, digest, size in files:
         starts = range(0, size, BLOCK_BYTES)
         journal.add(name, digest, (Extent(start, min(BLOCK_BYTES, size - start), None) for start in starts))
-    journal.close(finished=False)
+    journal.close()
 
 
 def read_journal(folder: Path) -> dict[tuple[str, str | None], list[Extent]]:
     """The ranges noted in a folder's journal, by file name and digest; empty without one."""
     try:
-        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return {}
     known: dict[tuple[str, str | None], list[Extent]] = {}

@@ -16,11 +16,11 @@ from yarl import URL
 from millm.errors import DownloadFailed, InvalidRequest, InvalidUrl, MiLLMError, UnsupportedModel
 from millm.events import Event, Report, Stage
 from millm.loops import in_own_loop
+from millm.meta import JOURNAL
 from millm.sources.archive import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, extract, is_archive
 from millm.sources.base import Origin, Plan, PlannedFile
 from millm.sources.client import BadRedirect, Client
 from millm.sources.http import DEFAULT_LIMITS, Limits, download
-from millm.sources.journal import NAME as JOURNAL
 from millm.sources.members import ENDINGS
 from millm.sources.partfile import disk_errors
 
@@ -114,7 +114,8 @@ class Url:
         if is_archive(file.path):
             saving = Event(Stage.SAVING, progress=100.0, bytes_done=file.size, bytes_total=file.size)
             extract(folder / file.path, folder / UNPACKED, _beat(report, saving, self._limits.tick), self._archives)
-            (folder / file.path).unlink()
+            for done in (file.path, JOURNAL):
+                (folder / done).unlink()
             for child in list((folder / UNPACKED).iterdir()):
                 child.rename(folder / child.name)
             (folder / UNPACKED).rmdir()

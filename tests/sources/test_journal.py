@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.sources.journal import NAME, Extent, Journal, kept_bytes, read_journal
+from millm.meta import JOURNAL
+from millm.sources.journal import Extent, Journal, kept_bytes, read_journal
 
 ONE, TWO = Extent(0, 10, 111), Extent(20, 5, 222)
 
@@ -13,12 +14,12 @@ def test_what_was_noted_is_known_to_the_next_process(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.add("a", "sha256:1", [ONE, TWO])
     journal.add("b", None, [ONE])
-    journal.close(finished=False)
+    journal.close()
     again = Journal(tmp_path)
     assert again.extents("a", "sha256:1") == [ONE, TWO]
     assert again.count("b", None) == 10
     assert again.extents("a", "sha256:other") == []
-    again.close(finished=False)
+    again.close()
     assert kept_bytes(tmp_path) == 25
 
 
@@ -27,13 +28,12 @@ def test_a_file_that_started_over_is_forgotten(tmp_path: Path) -> None:
     journal.add("a", "x", [ONE])
     journal.forget("a")
     journal.add("a", "x", [TWO])
-    journal.close(finished=False)
+    journal.close()
     assert read_journal(tmp_path) == {("a", "x"): [TWO]}
 
 
-def test_a_finished_download_leaves_no_journal(tmp_path: Path) -> None:
-    Journal(tmp_path).close(finished=True)
-    assert list(tmp_path.iterdir()) == []
+def test_a_journal_without_ranges_keeps_nothing(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
     assert kept_bytes(tmp_path) == 0
 
 
@@ -41,11 +41,11 @@ def test_a_finished_download_leaves_no_journal(tmp_path: Path) -> None:
 def test_a_line_that_a_crash_cut_short_is_ignored_and_the_next_ones_are_read(tmp_path: Path, cut: int) -> None:
     journal = Journal(tmp_path)
     journal.add("a", "x", [ONE, TWO])
-    journal.close(finished=False)
-    whole = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(whole[:-cut])
+    journal.close()
+    whole = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(whole[:-cut])
     again = Journal(tmp_path)
     assert again.extents("a", "x") in ([ONE], [ONE, TWO], [])
     again.add("b", "y", [ONE])
-    again.close(finished=False)
+    again.close()
     assert read_journal(tmp_path)[("b", "y")] == [ONE]
