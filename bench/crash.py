@@ -10,6 +10,7 @@ may lie about that no record knows. Prints a line for each moment; ends with 1 i
 
 import argparse
 import filecmp
+import math
 import os
 import random
 import signal
@@ -55,12 +56,18 @@ def make_repo(root: Path) -> None:
 
 
 def crash(hub: Hub, root: Path, scratch: Path, after_s: float) -> Outcome:
-    """Kills a miLLM so many seconds after a download was asked for, and lets the next one mend what it finds."""
+    """Kills a miLLM so many seconds after a download was asked for, and lets the next one mend what it finds.
+
+    after_s: infinity stands for as soon as the model is ready.
+    """
     cache = Path(tempfile.mkdtemp(dir=scratch))
     first = wait_until_up(start_app(cache, cache.with_suffix(".first.log"), HF_ENDPOINT=hub.url))
     asked = time.monotonic()
-    Client(first).ask("POST", "/api/models", 202, {"repo_id": REPO})
-    time.sleep(max(0.0, after_s - (time.monotonic() - asked)))
+    record = Client(first).ask("POST", "/api/models", 202, {"repo_id": REPO})
+    if after_s == math.inf:
+        Client(first).wait(record["id"], "ready")
+    else:
+        time.sleep(max(0.0, after_s - (time.monotonic() - asked)))
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait(10)
     second = wait_until_up(start_app(cache, cache.with_suffix(".second.log"), HF_ENDPOINT=hub.url))

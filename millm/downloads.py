@@ -1,28 +1,29 @@
 """How a model gets from its source into the registry: planned, brought to staging, published, or undone."""
 
 import logging
-from collections.abc import Callable, Container, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
-from millm.devices import Device
-from millm.engines.architectures import needs_own_code
-from millm.errors import DownloadFailed, InvalidLocalPath, InvalidRequest, InvalidToken, MiLLMError
-from millm.estimate import Estimator
+from millm.errors import (
+    DownloadFailed,
+    InvalidLocalPath,
+    InvalidRequest,
+    InvalidToken,
+    MiLLMError,
+)
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
 from millm.meta import describe_folder, staging_name
-from millm.planning import NO_ERROR, draft_record, origin_of, preview_plan
+from millm.planning import NO_ERROR, origin_of
 from millm.reconcile import refresh
-from millm.records import ModelRecord, Quantization, Source, Status
+from millm.records import ModelRecord, Source, Status
 from millm.registry import Registry
 from millm.sources.base import Fetcher, Found, Keeper, Origin, Plan, Searchable
 from millm.sources.journal import kept_bytes, note_whole
 from millm.store import Store
 from millm.verification import verify_folder
-from millm.views import Preview
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,7 @@ class Downloads:
         fetchers: Mapping[Source, Fetcher],
         activity: Activity,
         token: str | None,
-        known: Container[str],
-        estimator: Estimator,
     ) -> None:
-        """known: the model types that the installed transformers has classes for."""
-        self._known = known
-        self._estimator = estimator
         self._registry = registry
         self._store = store
         self._fetchers = fetchers
@@ -96,25 +92,6 @@ class Downloads:
         if len(text.strip()) < SHORTEST_SEARCH or not isinstance(hub, Searchable):
             return ()
         return self._plans.call(lambda: hub.search(text.strip()))
-
-    def preview(
-        self,
-        origin: Origin,
-        token: str | None,
-        quantizations: tuple[Quantization, ...],
-        devices: tuple[Device, ...],
-        reclaimable: int,
-        context_length: int | None,
-        check: Callable[[], None],
-    ) -> Preview:
-        """The plan with what it would cost here, and whether the model is in the list already."""
-        plan = self.plan(origin, token, check)
-        disk_free = self._store.free_bytes()
-        preview = preview_plan(plan, quantizations, disk_free, devices, reclaimable, self._estimator, context_length)
-        twin = self._registry.twin(draft_record(preview, quantizations[0], None))
-        known = plan.config.get("model_type") in self._known if plan.config else None
-        own_code = needs_own_code(plan.config, self._known)
-        return replace(preview, existing=twin, known_architecture=known, requires_remote_code=own_code)
 
     def register(self, draft: ModelRecord, plan: Plan, token: str | None, start: bool) -> ModelRecord:
         """Adds a planned model; a local one is ready where it lies, another is queued if `start`.

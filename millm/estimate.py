@@ -23,6 +23,7 @@ GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before t
 GPU_ROUNDING = 0.2  # of what comes and goes, that CUDA's allocator holds besides; simulated, no GPU was at hand
 ANSWER_S = 8.0  # seconds that a question about one config may take
 KEPT = 256  # answers
+EXACT = "exact"
 CHILD = (sys.executable, "-m", "millm.engines.blueprint")
 
 
@@ -75,14 +76,16 @@ class Estimator:
         weight_file_bytes: int,
         on_gpu: bool,
         context_length: int | None = None,
+        wait: bool = True,
     ) -> Estimate:
         """Estimates a model in one form, in the half precision that this device has, or float32.
 
-        A model that is quantized as it is stored, or whose class cannot be built, is estimated by `rough_estimate`.
+        wait: False takes what is known already and is rough otherwise. A model that is quantized as it is stored, or
+        whose class cannot be built, is estimated by `rough_estimate`.
         """
         tokens = context_tokens(config, context_length)
         plain = bool(config) and "quantization_config" not in config
-        drawn = self._ask(config, on_gpu, tokens) if self._command and plain else None
+        drawn = self._ask(config, on_gpu, tokens, wait) if self._command and plain else None
         if drawn is None or "error" in drawn:
             return rough_estimate(
                 config, param_count, weight_file_bytes, on_gpu=on_gpu, context_length=context_length
@@ -97,7 +100,7 @@ class Estimator:
             activations=moving - kv_cache,
             overhead=GPU_CONTEXT_BYTES + int(GPU_ROUNDING * moving) if on_gpu else 0,
             context_length=tokens,
-            provenance="exact",
+            provenance=EXACT,
             note=drawn["note"] if quantization is not Quantization.FP16 else "",
         )
 
@@ -107,13 +110,13 @@ class Estimator:
         self._end()
         return ended
 
-    def _ask(self, config: Mapping[str, Any], on_gpu: bool, tokens: int) -> Mapping[str, Any] | None:
+    def _ask(self, config: Mapping[str, Any], on_gpu: bool, tokens: int, wait: bool) -> Mapping[str, Any] | None:
         device = "cuda" if on_gpu else "cpu"
         question = json.dumps({"config": config, "device": device, "prompts": [tokens]}, sort_keys=True)
         key = hashlib.sha256(question.encode()).hexdigest()
-        if key not in self._known:
-            return self._lane.call(lambda: self._answer(key, question))
-        return self._known[key]
+        if key in self._known or not wait:
+            return self._known.get(key)
+        return self._lane.call(lambda: self._answer(key, question))
 
     def _answer(self, key: str, question: str) -> Mapping[str, Any] | None:
         if key in self._known:

@@ -67,13 +67,12 @@ class Manager(Questions):
         estimator: None means that estimates are rough.
         """
         self._store = store
-        self._devices = devices
         resident = Resident(opener, drain_s)
         activity = Activity(resident)
         super().__init__(registry, activity, resident, Upkeep(registry, activity))
         self._estimator = estimator or Estimator(())
         known = known_model_types()
-        self._downloads = Downloads(registry, store, fetchers, activity, token, known, self._estimator)
+        self._downloads = Downloads(registry, store, fetchers, activity, token)
         self._monitor = Monitor(registry, store, resident, activity, devices, known, hub, self._estimator)
         self._loads = Loads(registry, resident, activity, devices, self._estimator)
         self._orders = Lane("orders")
@@ -103,10 +102,8 @@ class Manager(Questions):
         Raises:
             MiLLMError: the source refuses or cannot be reached.
         """
-        reclaimable = self._resident.memory_bytes
-        return self._downloads.preview(
-            origin, token, self.quantizations, self._devices(), reclaimable, context_length, check
-        )
+        plan = self._downloads.plan(origin, token, check)
+        return self._monitor.judge(plan, self.quantizations, context_length, wait=True)
 
     # commands
 
@@ -129,17 +126,19 @@ class Manager(Questions):
         if quantization not in self.quantizations:
             raise InvalidRequest(f"Quantization {quantization} is not available yet.", field="quantization")
         check_name(name)
-        preview = self.plan(origin, token, check=check)
-        draft = draft_record(preview, quantization, name)
+        plan = self._downloads.plan(origin, token, check)
+        draft = draft_record(self._monitor.judge(plan, self.quantizations, None, wait=False), quantization, name)
         check()
 
         def order() -> ModelRecord:
             if name and self._registry.find(name):
                 raise ModelAlreadyExists(f"Another model is called '{name}'.", name=name)
-            record = self._downloads.register(draft, preview.plan, token, start)
+            record = self._downloads.register(draft, plan, token, start)
             return self._activity.announce(record)
 
-        return self._orders.call(order)
+        record = self._orders.call(order)
+        self._monitor.refine(record)
+        return record
 
     @property
     def lacks_guide(self) -> bool:
@@ -259,7 +258,7 @@ class Manager(Questions):
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        lanes = (self._orders, self._downloads, self._loads.lane, self._upkeep.lane)
+        lanes = (self._orders, self._monitor.lane, self._downloads, self._loads.lane, self._upkeep.lane)
         ended = [part.close(grace_s) for part in (*lanes, self._resident, self._estimator)]
         self._registry.close()
         self._store.close()

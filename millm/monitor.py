@@ -2,19 +2,25 @@
 
 import time
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import replace
 
 from millm import __version__
 from millm.activity import Activity
 from millm.catalog import Suggestion, load_catalog, sort_for
 from millm.devices import Device, process_bytes
-from millm.estimate import Estimator
-from millm.records import ModelRecord
+from millm.engines.architectures import needs_own_code
+from millm.errors import ModelNotFound
+from millm.estimate import EXACT, Estimator
+from millm.jobs import Lane
+from millm.planning import draft_record, estimate_record, preview_plan
+from millm.records import ModelRecord, Quantization
 from millm.registry import Registry
 from millm.requirements import Compatibility, compatibility
 from millm.resident import Resident
+from millm.sources.base import Plan
 from millm.store import Store
-from millm.views import Notice, StorageState, SystemState
+from millm.views import Notice, Preview, StorageState, SystemState
 
 FRESH_S = 1.0  # seconds a measurement is good for, however many pages ask
 
@@ -37,6 +43,7 @@ class Monitor:
         self._known = known
         self._hub = hub
         self._estimator = estimator
+        self.lane = Lane("estimates")
         self._registry = registry
         self._store = store
         self._resident = resident
@@ -55,6 +62,42 @@ class Monitor:
         if self._measured is None or time.monotonic() - self._measured[0] > FRESH_S:
             self._measured = (time.monotonic(), self._measure())
         return self._measured[1]
+
+    def judge(
+        self, plan: Plan, quantizations: tuple[Quantization, ...], context_length: int | None, wait: bool
+    ) -> Preview:
+        """What a plan would cost here, and whether the model is in the list already.
+
+        wait: for an exact estimate, which may take seconds.
+        """
+        preview = preview_plan(
+            plan,
+            quantizations,
+            self._store.free_bytes(),
+            self._devices(),
+            self._resident.memory_bytes,
+            self._estimator,
+            context_length,
+            wait,
+        )
+        return replace(
+            preview,
+            existing=self._registry.twin(draft_record(preview, quantizations[0], None)),
+            known_architecture=plan.config.get("model_type") in self._known if plan.config else None,
+            requires_remote_code=needs_own_code(plan.config, self._known),
+        )
+
+    def refine(self, record: ModelRecord) -> None:
+        """Has the exact estimate of a record worked out, while its download runs."""
+        self.lane.submit(lambda _: self._refine(record))
+
+    def _refine(self, record: ModelRecord) -> None:
+        estimate = estimate_record(record, self._devices(), self._estimator)
+        if estimate.provenance != EXACT:
+            return
+        with suppress(ModelNotFound):  # cancelled or deleted meanwhile
+            exact = self._registry.update(record.id, estimated_memory_mb=round(estimate.total / 1e6, 2))
+            self._activity.announce(exact)
 
     def storage(self) -> StorageState:
         """Where the disk goes."""

@@ -31,8 +31,12 @@ def preview_plan(
     reclaimable: int,
     estimator: Estimator,
     context_length: int | None = None,
+    wait: bool = True,
 ) -> Preview:
-    """Adds to a plan what it would cost here. reclaimable: bytes that unloading the present model would free."""
+    """Adds to a plan what it would cost here.
+
+    reclaimable: bytes that unloading the present model would free. wait: see `Estimator.estimate`.
+    """
     memory_free = sum(device.free for device in devices) + reclaimable
     elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
     download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
@@ -45,6 +49,7 @@ def preview_plan(
             weight_file_bytes=weight_bytes(plan),
             on_gpu=_on_gpu(devices),
             context_length=context_length,
+            wait=wait,
         )
         fits = memory.total <= memory_free and peak <= disk_free
         sizes[quantization] = Sizes(download, download, peak, memory, fits)

@@ -8,6 +8,7 @@ from pathlib import Path
 from millm.devices import Device
 from millm.engines.base import ChatRequest, Completion, LoadOptions
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
+from millm.estimate import Estimator
 from millm.events import Event, Report, Stage
 from millm.manager import Manager
 from millm.records import ModelRecord, Source
@@ -126,6 +127,7 @@ def make_manager(
     drain_s: float = 5.0,
     token: str | None = None,
     guide: Path | None = None,
+    estimator: Estimator | None = None,
 ) -> Manager:
     """A manager on a real registry and store below `root`, with a fake source and fake engines."""
     store = Store(root)
@@ -133,4 +135,5 @@ def make_manager(
     registry = Registry(store.registry_path, store.published)
     devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
     fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher(), Source.LOCAL: Local()}
-    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, guide=guide)
+    more = {"guide": guide, "estimator": estimator}
+    return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, **more)

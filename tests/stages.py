@@ -41,12 +41,12 @@ class Yard:
     def __init__(self, root: Path) -> None:
         self._root = root
         repos = root / "repos"
-        for name in ("big", "archive", "cached"):
+        for name in ("big", "archive", "cached", "plain"):
             (repos / "acme" / name).mkdir(parents=True)
             (repos / "acme" / name / "config.json").write_text('{"model_type": "llama"}')
-        for name in ("big", "cached"):
+        for name, size in (("big", BIG), ("cached", BIG), ("plain", BIG // 4)):
             with (repos / "acme" / name / "model.safetensors").open("wb") as file:
-                file.truncate(BIG)
+                file.truncate(size)
         with zipfile.ZipFile(repos / "acme/archive/many.zip", "w") as archive:
             for number in range(5000):
                 archive.writestr(f"{number}.txt", "x")
@@ -145,7 +145,7 @@ def _unpacking(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:
 
 
 def _saving(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:
-    return manager.download(_at(yard, "acme/cached/model.safetensors")), _is(Stage.SAVING)
+    return manager.download(_at(yard, "acme/plain/model.safetensors")), _is(Stage.SAVING)
 
 
 def _pulling(yard: Yard, manager: Manager) -> tuple[ModelRecord, Arrived]:

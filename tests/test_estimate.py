@@ -111,6 +111,12 @@ def test_what_cannot_be_built_is_rough_and_the_next_one_is_not(asked: Asked, kin
     assert asked("llama").provenance == "exact"
 
 
+def test_who_does_not_wait_gets_what_is_known(asked: Asked) -> None:
+    assert (asked("llama", wait=False).provenance, asked.log) == ("from parameter count", [])
+    asked("llama")
+    assert asked("llama", wait=False).provenance == "exact"
+
+
 def test_what_is_quantized_already_is_not_built(asked: Asked) -> None:
     config = {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}
     found = asked.estimator.estimate(config, Quantization.FP16, param_count=None, weight_file_bytes=77, on_gpu=False)

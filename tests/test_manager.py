@@ -3,7 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
@@ -25,6 +27,7 @@ from millm.errors import (
     RepoNotFound,
     UnsupportedModel,
 )
+from millm.estimate import Estimate, Estimator
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
@@ -487,3 +490,19 @@ def test_a_moved_cache_directory_is_found_again(make: Make, tmp_path: Path) -> N
     )
     again.delete(record.id)
     assert again.close()
+
+
+def test_the_estimate_of_a_new_record_is_made_exact_while_it_downloads(tmp_path: Path) -> None:
+    class Exact(Estimator):
+        def estimate(self, *args: Any, wait: bool = True, **given: Any) -> Estimate:
+            rough = super().estimate(*args, wait=wait, **given)
+            return replace(rough, weights=123_000_000, provenance="exact") if wait else rough
+
+    manager = make_manager(tmp_path, FakeFetcher(pause_s=0.05), estimator=Exact(()))
+    record = manager.download(hub())
+    assert record.estimated_memory_mb < 100
+    deadline = time.monotonic() + 5
+    while (manager.record(record.id).estimated_memory_mb or 0) < 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    manager.close(1)
