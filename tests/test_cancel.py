@@ -9,6 +9,8 @@ from stages import STAGES, Yard
 
 from millm.records import Status
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:

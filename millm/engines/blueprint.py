@@ -18,6 +18,7 @@ import select
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ LARGEST = {"num_hidden_layers": 1000, "num_experts": 4096, "num_local_experts": 
 LARGEST_DIMENSION = 2**24
 HARDLY = 0.9  # a quantized form that takes more of the half-precision one than this is hardly worth it
 IDLE_S = 300.0  # seconds without a question after which this process ends, for it takes 300 MB
+NOT_ASKED = ("auto_map", "_attn_implementation")  # what a repository would have run
 MOST_MEMORY = 6 * 2**30  # bytes that this process may have of its own
 SCANNED = 256  # tokens that a layer which loops over its input is traced with; more would take minutes
 
@@ -107,7 +109,9 @@ def _build(config: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise NotBuildable(f"transformers has no model type '{kind}'")
-    parsed = CONFIG_MAPPING[kind].from_dict(dict(config))
+    parsed = CONFIG_MAPPING[kind].from_dict({name: value for name, value in config.items() if name not in NOT_ASKED})
+    for part in (parsed, parsed.get_text_config(decoder=True)):
+        part.pad_token_id = None  # some classes look for it among the tokens, which are not there
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(parsed, dtype=dtype)
     return model.eval()
@@ -198,9 +202,10 @@ def _bytes(value: object) -> int:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _prefill(model: transformers.PreTrainedModel, tokens: int) -> int:
-    traced = min(tokens, SCANNED) if _scans(model) else tokens
-    peak = traced_peak(lambda: _forward(model, traced))
-    return peak * tokens // traced
+    if tokens <= SCANNED or not _scans(model):
+        return traced_peak(lambda: _forward(model, tokens))
+    half, whole = (traced_peak(partial(_forward, model, length)) for length in (SCANNED // 2, SCANNED))
+    return whole + (whole - half) * (tokens - SCANNED) // (SCANNED - SCANNED // 2)
 
 
 def _scans(model: transformers.PreTrainedModel) -> bool:

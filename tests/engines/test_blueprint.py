@@ -46,6 +46,17 @@ def test_what_quantizing_hardly_helps_is_said() -> None:
     assert "Q4 takes 100%" in draw(falcon, torch.bfloat16).note
 
 
+def test_a_token_for_padding_is_not_looked_for() -> None:
+    gpt2 = {"model_type": "gpt2", **KINDS["gpt2"]}
+    padded = draw({**gpt2, "pad_token_id": 0, "auto_map": {"AutoModel": "x.Y"}}, torch.bfloat16, (50,))
+    assert padded == draw(gpt2, torch.bfloat16, (50,))
+
+
+def test_a_layer_that_loops_is_traced_in_part(tmp_path: Path) -> None:
+    drawn = draw(make("mamba", tmp_path), torch.bfloat16, (600,))
+    assert drawn.prefill[600] == pytest.approx(prefill_bytes(load(tmp_path, "FP16"), 600), rel=0.02)
+
+
 def test_numbers_that_are_not_whole_blocks() -> None:
     assert nf4_bytes(64) == 32 + 64 + 1 + 4 + 1028
     assert nf4_bytes(65) == 33 + 64 + 2 + 4 + 1028

@@ -14,7 +14,7 @@ from .tasks import TASKS, made_up
 FOLDER = Path(__file__).parent
 OUTSIDE = ("knowledge", "writing", "arithmetic")
 SMALL_TALK = "chat"
-MIX = {"intent": 0.52, "error": 0.04, "outside": 0.18, "task": 0.26}
+MIX = {"intent": 0.5, "error": 0.03, "outside": 0.15, "task": 0.32}
 TASK_MIX = {"json": 0.36, "counting": 0.15, "sums": 0.24, "spelling": 0.12, "repeating": 0.13}
 TURNS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
 HOW_LAST = "{how_last}"  # "load a model, how?" beside "how do I load a model?"

@@ -55,6 +55,11 @@ class Encoder:
         ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
         return ids
 
+    def turn(self, asked: list[int], said: list[int]) -> tuple[list[int], list[bool]]:
+        """A question and its answer, given in tokens."""
+        head = [*self._roles["user"], *asked, self._end, *self._line, *self._roles["assistant"]]
+        return [*head, *said, self._end], [False] * len(head) + [True] * (len(said) + 1)
+
     def encode(self, messages: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
         """The tokens of a conversation as its chat template writes it, and which ones an answer consists of."""
         ids: list[int] = []
