@@ -127,6 +127,7 @@ def make_manager(settings: Settings) -> "Manager":
     from millm.devices import list_devices
     from millm.estimate import Estimator
     from millm.manager import Manager
+    from millm.quantizing import quantize
     from millm.records import Source
     from millm.registry import Registry
     from millm.sources.huggingface import HuggingFace
@@ -158,6 +159,7 @@ def make_manager(settings: Settings) -> "Manager":
         hub=hub.endpoint,
         guide=GUIDE if GUIDE.is_dir() else None,
         estimator=Estimator(),
+        quantizer=quantize,
     )
 
 

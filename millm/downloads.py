@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
+from millm.conversion import COPY, Converted, Converter, in_part, is_converted
 from millm.errors import (
     DownloadFailed,
     InvalidLocalPath,
     InvalidRequest,
     InvalidToken,
     MiLLMError,
+    UnsupportedModel,
 )
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
@@ -27,6 +29,7 @@ from millm.verification import verify_folder
 
 log = logging.getLogger(__name__)
 
+FETCHED = 70.0  # percent of a download when all files are there and are still to be quantized
 INTERRUPTED = {"error_code": DownloadFailed.code, "error_message": "The download was interrupted."}
 PLANS_AT_ONCE, PLANS_IN_ALL = 4, 16
 SHORTEST_SEARCH = 2
@@ -44,8 +47,10 @@ class Downloads:
         store: Store,
         fetchers: Mapping[Source, Fetcher],
         activity: Activity,
+        converter: Converter,
         token: str | None,
     ) -> None:
+        self._converter = converter
         self._registry = registry
         self._store = store
         self._fetchers = fetchers
@@ -106,7 +111,7 @@ class Downloads:
             raise plan.refusal
         local = draft.source is Source.LOCAL
         if start and not local:
-            self._check_space(plan, 0)
+            self._check_space(plan, draft, 0)
         record = self._registry.add(draft)
         if local:
             return self._link(record)
@@ -204,6 +209,9 @@ class Downloads:
         result = verify_folder(Path(str(record.cache_path)), job.report)
         plan = self._resolve(job, record, token)
         self._registry.update(record.id, **INTERRUPTED, status=Status.ERROR, cache_path=None)
+        if is_converted(plan, record.quantization):  # nothing of a quantized copy can be brought by itself
+            self._store.delete(record)
+            return self._bring(job, record, plan, token)
         folder = self._store.unpublish(record, staging_name(record))
         for name in result.damaged:
             (folder / name).unlink()
@@ -229,15 +237,16 @@ class Downloads:
             raise InvalidLocalPath(f"Cannot link to {record.local_path}: {error.strerror}.") from error
         return self._registry.update(record.id, cache_path=str(link), status=Status.READY, **NO_ERROR)
 
-    def _check_space(self, plan: Plan, kept: int) -> None:
+    def _check_space(self, plan: Plan, record: ModelRecord, kept: int) -> None:
         if plan.origin.source is not Source.OLLAMA:  # whose server keeps the files
-            self._store.check_space(plan.peak_bytes - kept)
+            copy = self._converter.copy_bytes(plan, record.quantization)
+            self._store.check_space(plan.peak_bytes + copy - kept)
 
     def _resolve(self, job: Job[ModelRecord], record: ModelRecord, token: str | None) -> Plan:
         plan = self.plan(origin_of(record), token, job.check)
         if plan.refusal:
             raise plan.refusal
-        self._check_space(plan, self._kept(record))
+        self._check_space(plan, record, self._kept(record))
         return plan
 
     def _bring(self, job: Job[ModelRecord], record: ModelRecord, plan: Plan | None, token: str | None) -> ModelRecord:
@@ -247,12 +256,30 @@ class Downloads:
             return self._link(record)
         total = plan.total_bytes
         folder = self._store.staging(staging_name(record))
-        self._fetchers[record.source].fetch(plan, token or self._token, folder, job.report)
+        convert = is_converted(plan, record.quantization)
+        fetched = in_part(job.report, 0, FETCHED) if convert else job.report
+        self._fetchers[record.source].fetch(plan, token or self._token, folder, fetched)
+        became = Converted(folder, record.quantization)
+        if convert:
+            became = self._converter.convert(job, record, folder, in_part(job.report, FETCHED, 100.0, total))
         job.report(Event(Stage.SAVING, progress=100.0, bytes_done=total, bytes_total=total))
-        done: dict[str, Any] = {"status": Status.READY, "downloaded_bytes": total, **NO_ERROR}
         if not any(folder.iterdir()):  # the source keeps the files itself
             self._store.drop_staging(folder.name)
             size = self._fetchers[record.source].plan(plan.origin, token).total_bytes  # known once it is there
-            return self._registry.update(record.id, **done, size_bytes=size, disk_size_mb=round(size / 1e6, 2))
-        path = self._store.publish(folder, record, {file.path: file.digest for file in plan.files}, job.check)
-        return self._registry.update(record.id, cache_path=str(path), **describe_folder(path), **done)
+            return self._finish(record, total, size_bytes=size, disk_size_mb=round(size / 1e6, 2))
+        return self._publish(job, record, plan, became)
+
+    def _publish(self, job: Job[ModelRecord], record: ModelRecord, plan: Plan, became: Converted) -> ModelRecord:
+        """Gives what a plan has become its final place; the half-precision files go if they were quantized."""
+        final, total = record.with_(quantization=became.quantization), plan.total_bytes
+        if became.warning and (twin := self._registry.twin(final)):
+            raise UnsupportedModel(f"{became.warning} They are there already, as '{twin.name}'.", id=twin.id)
+        copied = became.folder.name == COPY
+        digests = {} if copied else {file.path: file.digest for file in plan.files}
+        path = self._store.publish(became.folder, final, digests, job.check, total if copied else None)
+        self.forget(record)
+        found = describe_folder(path) | {"quantization": became.quantization, "warning": became.warning}
+        return self._finish(record, total, cache_path=str(path), **found)
+
+    def _finish(self, record: ModelRecord, total: int, **found: Any) -> ModelRecord:
+        return self._registry.update(record.id, status=Status.READY, downloaded_bytes=total, **NO_ERROR, **found)

@@ -3,16 +3,14 @@
 import hashlib
 import json
 import logging
-import os
-import select
-import subprocess
+import math
 import sys
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from millm.child import Child
 from millm.jobs import Lane
 from millm.records import Quantization, is_dimension
 
@@ -23,7 +21,12 @@ GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before t
 GPU_ROUNDING = 0.2  # of what comes and goes, that CUDA's allocator holds besides; simulated, no GPU was at hand
 ANSWER_S = 8.0  # seconds that a question about one config may take
 KEPT = 256  # answers
+COPIES = 3  # of one weight that quantizing holds at once: as it was read, in between, and in its blocks
+BYTES = {Quantization.FP16: 2.0, Quantization.Q8: 1.0, Quantization.Q4: 0.5 + 1 / 64}  # for a number, with its scale
 EXACT = "exact"
+LONGEST_TRACED = 32_768  # tokens; what is longer is worked out from this and shorter prompts
+CONTEXT_STEP = 256  # tokens, in which the most that fits is told
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 CHILD = (sys.executable, "-m", "millm.engines.blueprint")
 
 
@@ -32,6 +35,8 @@ class Estimate:
     """Bytes by part, for one request that fills `context_length` tokens.
 
     provenance: "exact", "from parameter count" or "from file sizes". note: why quantizing hardly saves, or "".
+    quantizing: bytes at the peak of making this form from half-precision files. most_context: tokens that fit in the
+    memory that was named, up to what the model can; None where they cannot be worked out.
     """
 
     weights: int
@@ -41,6 +46,8 @@ class Estimate:
     context_length: int
     provenance: str
     note: str = ""
+    quantizing: int = 0
+    most_context: int | None = None
 
     @property
     def total(self) -> int:
@@ -59,13 +66,13 @@ class Estimator:
         self._command = child
         self._answer_s = answer_s
         self._lane = Lane("estimate")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def warm_up(self) -> None:
         """Starts the process, so that the first estimate need not wait for it."""
         if self._command:
-            self._lane.submit(lambda _: self._started())
+            self._lane.submit(lambda _: self._start())
 
     def estimate(
         self,
@@ -76,25 +83,24 @@ class Estimator:
         weight_file_bytes: int,
         on_gpu: bool,
         context_length: int | None = None,
+        memory_free: int | None = None,
         wait: bool = True,
     ) -> Estimate:
         """Estimates a model in one form, in the half precision that this device has, or float32.
 
-        wait: False takes what is known already and is rough otherwise. A model that is quantized as it is stored, or
-        whose class cannot be built, is estimated by `rough_estimate`.
+        memory_free: bytes to work `most_context` out for. wait: False takes what is known already and is rough
+        otherwise. A model that is stored quantized in a way of its own, or whose class cannot be built, is estimated
+        by `rough_estimate`.
         """
         tokens = context_tokens(config, context_length)
-        plain = bool(config) and "quantization_config" not in config
-        drawn = self._ask(config, on_gpu, tokens, wait) if self._command and plain else None
+        plain = _unquantized(config)
+        drawn = self._ask(plain, on_gpu, tokens, wait) if self._command and plain else None
         if drawn is None or "error" in drawn:
             return rough_estimate(
-                config, param_count, weight_file_bytes, on_gpu=on_gpu, context_length=context_length
+                config, quantization, param_count, weight_file_bytes, on_gpu=on_gpu, context_length=context_length
             )
-        cache = drawn["cache"]
-        kv_cache = cache["full"] * tokens + cache["constant"]
-        kv_cache += sum(min(tokens, window) * size for window, size in cache["windows"])
-        moving = max(kv_cache, drawn["prefill"][str(tokens)])
-        return Estimate(
+        kv_cache, moving = _cache_bytes(drawn, tokens), _moving_bytes(drawn, tokens)
+        found = Estimate(
             weights=drawn["weights"][quantization],
             kv_cache=kv_cache,
             activations=moving - kv_cache,
@@ -102,7 +108,12 @@ class Estimator:
             context_length=tokens,
             provenance=EXACT,
             note=drawn["note"] if quantization is not Quantization.FP16 else "",
+            quantizing=drawn["weights"][quantization] + COPIES * drawn["largest"],
         )
+        if memory_free is None:
+            return found
+        left = memory_free - found.weights - (GPU_CONTEXT_BYTES if on_gpu else 0)
+        return replace(found, most_context=_most_context(drawn, int(left / (1 + GPU_ROUNDING * on_gpu)), config))
 
     def close(self, timeout: float = 1.0) -> bool:
         """Ends the process. Returns whether nothing was left running after `timeout` seconds."""
@@ -112,13 +123,14 @@ class Estimator:
 
     def _ask(self, config: Mapping[str, Any], on_gpu: bool, tokens: int, wait: bool) -> Mapping[str, Any] | None:
         device = "cuda" if on_gpu else "cpu"
-        question = json.dumps({"config": config, "device": device, "prompts": [tokens]}, sort_keys=True)
-        key = hashlib.sha256(question.encode()).hexdigest()
+        longest = min(longest_context(config) or DEFAULT_CONTEXT, LONGEST_TRACED)
+        question = {"config": config, "device": device, "prompts": sorted({tokens, max(1, longest // 2), longest})}
+        key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
         if key in self._known or not wait:
             return self._known.get(key)
         return self._lane.call(lambda: self._answer(key, question))
 
-    def _answer(self, key: str, question: str) -> Mapping[str, Any] | None:
+    def _answer(self, key: str, question: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if key in self._known:
             return self._known[key]
         try:
@@ -138,42 +150,69 @@ class Estimator:
             self._known.popitem(last=False)
         return answer
 
-    def _exchange(self, question: str) -> dict[str, Any]:
-        process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(question.encode() + b"\n")
-        process.stdin.flush()
-        line, deadline = b"", time.monotonic() + self._answer_s
-        while not line.endswith(b"\n"):
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                raise TimeoutError(f"no answer within {self._answer_s:.0f} s")
-            piece = os.read(process.stdout.fileno(), 1 << 16)
-            if not piece:
-                raise BrokenPipeError("the process that builds models ended")
-            line += piece
-        answer: dict[str, Any] = json.loads(line)
+    def _exchange(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        process = self._start()
+        process.send(question)
+        answer = process.read(self._answer_s)
+        if answer is None:
+            raise TimeoutError(f"no answer within {self._answer_s:.0f} s")
         return answer
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **offline},
-                start_new_session=True,  # Ctrl-C in a terminal is for the parent, which ends it
-            )
+    def _start(self) -> Child:
+        if self._process is None or not self._process.alive:
+            self._end()
+            self._process = Child(self._command, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
         return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process:
-            process.kill()
-            process.communicate()
+            process.end()
+
+
+def _unquantized(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the model as it was before bitsandbytes; {} if it was quantized in another way than ours."""
+    stored = config.get("quantization_config")
+    if stored is None:
+        return config
+    own = isinstance(stored, Mapping) and (stored.get("bnb_4bit_use_double_quant") or stored.get("load_in_8bit"))
+    return {name: value for name, value in config.items() if name != "quantization_config"} if own else {}
+
+
+def _cache_bytes(drawn: Mapping[str, Any], tokens: int) -> int:
+    cache = drawn["cache"]
+    windows = sum(min(tokens, window) * size for window, size in cache["windows"])
+    return int(cache["full"] * tokens + cache["constant"] + windows)
+
+
+def _moving_bytes(drawn: Mapping[str, Any], tokens: int) -> int:
+    """What comes beside the weights while a prompt of so many tokens is read and answered.
+
+    It was traced for some lengths; between them it is the parabola through three, because attention may be quadratic.
+    """
+    traced = {int(length): size for length, size in drawn["prefill"].items()}
+    prefill = traced.get(tokens)
+    if prefill is None:
+        points = sorted(traced.items())[-3:]
+        points = [(0, 0), *points][-3:]
+        prefill = round(sum(size * _weight(tokens, at, points) for at, size in points))
+    return max(_cache_bytes(drawn, tokens), int(prefill))
+
+
+def _weight(tokens: int, at: int, points: list[tuple[int, int]]) -> float:
+    """How much the point `at` counts in the parabola's value for `tokens`; see Lagrange's interpolation."""
+    return math.prod((tokens - other) / (at - other) for other, _ in points if other != at)
+
+
+def _most_context(drawn: Mapping[str, Any], free: int, config: Mapping[str, Any]) -> int:
+    """The most tokens whose cache and activations take no more than `free` bytes, in whole steps."""
+    low, high = 0, longest_context(config) or DEFAULT_CONTEXT
+    if _moving_bytes(drawn, high) <= free:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _moving_bytes(drawn, middle) <= free else (low, middle)
+    return low // CONTEXT_STEP * CONTEXT_STEP
 
 
 def context_tokens(config: Mapping[str, Any], asked: int | None) -> int:
@@ -188,14 +227,17 @@ def longest_context(config: Mapping[str, Any]) -> int | None:
 
 def rough_estimate(
     config: Mapping[str, Any],
+    quantization: Quantization,
     param_count: int | None,
     weight_file_bytes: int,
     *,
     on_gpu: bool,
     context_length: int | None = None,
 ) -> Estimate:
-    """Estimates a model held in half precision (2 bytes a number) without building it.
+    """Estimates a model without building it.
 
+    Weights: embedding and output head stay in half precision (2 bytes a number), and so does everything where there
+    are experts, which bitsandbytes does not quantize; the rest takes what the form takes.
     KV cache: 2 (keys and values) x layers x KV heads x head size x 2 bytes for each token. Activations of
     reading a prompt: tokens x (3 x intermediate + 4 x hidden + 2 x head size) x 2 bytes, which is exact for
     Llama-shaped models. Without a parameter count the weights are taken to be as large as their files.
@@ -208,13 +250,20 @@ def rough_estimate(
     head_dim = _int(text, "head_dim") or hidden // heads
     intermediate = _int(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     tokens = context_tokens(config, context_length)
+    weights = weight_file_bytes
+    if "quantization_config" not in config and (param_count or quantization is not Quantization.FP16):
+        count = param_count or weight_file_bytes // 2
+        tables = 1 if text.get("tie_word_embeddings", True) else 2
+        half = count if _int(text, *EXPERTS) else min(count, tables * hidden * _int(text, "vocab_size"))
+        weights = 2 * half + int(BYTES[quantization] * (count - half))
     return Estimate(
-        weights=2 * param_count if param_count else weight_file_bytes,
+        weights=weights,
         kv_cache=tokens * 2 * layers * kv_heads * head_dim * 2,
         activations=tokens * (3 * intermediate + 4 * hidden + 2 * head_dim) * 2,
         overhead=GPU_CONTEXT_BYTES if on_gpu else 0,
         context_length=tokens,
-        provenance="from parameter count" if param_count else "from file sizes",
+        provenance="from parameter count" if param_count and weights != weight_file_bytes else "from file sizes",
+        quantizing=weights + weights // 4,
     )
 
 

@@ -1,5 +1,6 @@
 """How a model gets into memory and out again: one at a time, checked first, as jobs."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from millm.activity import Activity
 from millm.devices import Device
 from millm.engines.base import LoadOptions
 from millm.errors import (
+    InvalidLocalPath,
     InvalidRequest,
     MiLLMError,
     ModelAlreadyLoaded,
@@ -15,10 +17,29 @@ from millm.errors import (
 )
 from millm.estimate import Estimator
 from millm.jobs import Job, Lane
-from millm.planning import check_memory, estimate_record
+from millm.planning import NO_ERROR, check_memory, estimate_record, estimated
 from millm.records import ModelRecord, ModelType, Status
 from millm.registry import Registry
-from millm.resident import Resident
+from millm.resident import Loaded, Resident
+
+ADAPTER = "adapter_config.json"
+
+
+log = logging.getLogger(__name__)
+
+
+def options_of(record: ModelRecord, context_length: int | None) -> LoadOptions:
+    """How to open a recorded model: its settings, but for a context length that was asked for. Tokens.
+
+    Raises:
+        InvalidLocalPath: its adapter is no directory with one in it.
+    """
+    adapter = Path(record.settings["adapter"]) if record.settings.get("adapter") else None
+    if adapter and not (adapter.is_absolute() and (adapter / ADAPTER).is_file()):
+        raise InvalidLocalPath(f"The adapter {adapter} is no absolute path of a directory with {ADAPTER}.")
+    return LoadOptions(
+        Path(record.cache_path or ""), context_length or record.settings.get("context_length"), adapter
+    )
 
 
 class Loads:
@@ -38,6 +59,12 @@ class Loads:
         self._devices = devices
         self._estimator = estimator
         self.lane = Lane("gpu")
+        self._closing = False
+
+    def close(self, timeout: float) -> bool:
+        """Cancels what runs. Returns whether it stopped within `timeout` seconds."""
+        self._closing = True
+        return self.lane.close(timeout)
 
     def holds(self, model_id: int) -> bool:
         """Whether this is the model in memory."""
@@ -48,24 +75,34 @@ class Loads:
         """Raises what `begin` raises, or `InsufficientMemory`. May take seconds."""
         self._check(record)
         devices = self._devices()
+        context_length = options_of(record, context_length).context_length
         estimate = estimate_record(record, devices, self._estimator, context_length)
         check_memory(estimate, devices, self._resident.memory_bytes)
 
-    def begin(self, record: ModelRecord, context_length: int | None) -> None:
-        """Queues a load, unless the model cannot be loaded as it is.
+    def begin(self, record: ModelRecord, context_length: int | None, *, back: bool) -> None:
+        """Queues a load, unless the model cannot be loaded as it is. back: if it fails, the present one comes back.
 
         Raises:
             ModelAlreadyLoaded, UnsupportedModel, InvalidRequest: why not.
         """
         self._check(record)
-        options = LoadOptions(Path(record.cache_path or ""), context_length)
-        self._submit("load", record, lambda job: self._open(job, record, options))
+        options = options_of(record, context_length)
+        self._submit("load", record, lambda job: self._open(job, record, options, back))
+
+    def begin_reload(self, record: ModelRecord) -> None:
+        """Queues loading the present model anew. Raises `ModelNotLoaded` if another model, or none, is loaded."""
+        self._check_loaded(record)
+        options = options_of(record, None)
+        self._submit("load", record, lambda job: self._open(job, record, options, True))
 
     def begin_unload(self, record: ModelRecord) -> None:
         """Queues an unload. Raises `ModelNotLoaded` if another model, or none, is loaded."""
+        self._check_loaded(record)
+        self._submit("unload", record, lambda job: self._close(job, record))
+
+    def _check_loaded(self, record: ModelRecord) -> None:
         if not self.holds(record.id):
             raise ModelNotLoaded(f"'{record.name}' is not loaded.", id=record.id)
-        self._submit("unload", record, lambda job: self._close(job, record))
 
     def _check(self, record: ModelRecord) -> None:
         if self.holds(record.id):
@@ -83,15 +120,29 @@ class Loads:
 
         self._activity.submit(kind, record, self.lane, work, settle)
 
-    def _open(self, job: Job[ModelRecord], record: ModelRecord, options: LoadOptions) -> ModelRecord:
+    def _open(self, job: Job[ModelRecord], record: ModelRecord, options: LoadOptions, back: bool) -> ModelRecord:
         previous = self._resident.current
         try:
             loaded = self._resident.open(record, options, job)
+        except BaseException:
+            if back and previous and self._resident.current is None and not self._closing:
+                self._go_back(previous)
+            raise
         finally:
             if previous and not self.holds(previous.model_id):
                 self._activity.announce(self._registry.get(previous.model_id))
-        measured = round(loaded.engine.memory_bytes / 1e6, 2)
-        return self._registry.update(record.id, measured_memory_mb=measured, error_code=None, error_message=None)
+        found = estimated(estimate_record(record, self._devices(), self._estimator, options.context_length))
+        found["measured_memory_mb"] = round(loaded.engine.memory_bytes / 1e6, 2)
+        return self._registry.update(record.id, **found, **NO_ERROR)
+
+    def _go_back(self, previous: Loaded) -> None:
+        """Loads again what was loaded before. A failure of this is logged only: the one that led here is told."""
+        try:
+            record = self._registry.get(previous.model_id)
+            self._resident.reopen(record, previous)
+            self._activity.announce(record)
+        except MiLLMError as error:
+            log.error("'%s' does not come back: %s", previous.name, error.message)
 
     def _close(self, job: Job[ModelRecord], record: ModelRecord) -> ModelRecord:
         if self.holds(record.id):  # a load that was queued before may have replaced it

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
+from millm.comparison import Comparisons, Measure, measure
+from millm.conversion import Converter
 from millm.devices import Device
 from millm.downloads import Downloads
 from millm.engines.architectures import known_model_types
@@ -20,33 +22,29 @@ from millm.errors import (
     InvalidRequest,
     MiLLMError,
     ModelAlreadyExists,
-    ModelBusy,
     ModelIsLoaded,
     ModelNotFound,
 )
 from millm.estimate import Estimator
-from millm.jobs import Lane
 from millm.loads import Loads
 from millm.monitor import Monitor
-from millm.planning import check_name, draft_record
-from millm.questions import GUIDE, Questions
+from millm.orders import Orders
+from millm.planning import check_name, draft_record, form_of
+from millm.quantizing import Quantizer
+from millm.questions import GUIDE
 from millm.reconcile import reconcile
-from millm.records import ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import ModelRecord, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
 from millm.sources.base import Fetcher, Origin
 from millm.store import Store
-from millm.upkeep import Upkeep
 from millm.views import Preview
 
 log = logging.getLogger(__name__)
 
 
-class Manager(Questions):
+class Manager(Orders):
     """The commands and questions that both doors, the page and the HTTP API, are made of. Thread-safe."""
-
-    quantizations = (Quantization.FP16,)
-    """What can be chosen for a new model."""
 
     def __init__(
         self,
@@ -60,22 +58,27 @@ class Manager(Questions):
         hub: str = "",
         guide: Path | None = None,
         estimator: Estimator | None = None,
+        quantizer: Quantizer | None = None,
+        measure: Measure = measure,
     ) -> None:
         """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address.
 
         guide: the folder of the model that ships with the program; it is in the list from the first start on.
-        estimator: None means that estimates are rough.
+        estimator: None means that estimates are rough. quantizer: None means that models stay in half precision.
         """
         self._store = store
         resident = Resident(opener, drain_s)
         activity = Activity(resident)
-        super().__init__(registry, activity, resident, Upkeep(registry, activity))
         self._estimator = estimator or Estimator(())
+        loads = Loads(registry, resident, activity, devices, self._estimator)
+        converter = Converter(quantizer, loads.lane, self._estimator, devices)
+        self._downloads = Downloads(registry, store, fetchers, activity, converter, token)
+        comparisons = Comparisons(registry, activity, loads.lane, devices, self._estimator, measure)
+        super().__init__(registry, activity, resident, loads, comparisons, self._downloads.look_again)
         known = known_model_types()
-        self._downloads = Downloads(registry, store, fetchers, activity, token)
         self._monitor = Monitor(registry, store, resident, activity, devices, known, hub, self._estimator)
-        self._loads = Loads(registry, resident, activity, devices, self._estimator)
-        self._orders = Lane("orders")
+        self.quantizations = tuple(Quantization) if quantizer else (Quantization.FP16,)
+        """What can be chosen for a new model, what is recommended first."""
         reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
         self.chat = resident.chat
@@ -85,6 +88,7 @@ class Manager(Questions):
         self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility
         self.search = self._downloads.search
+        self.warm_up = self._estimator.warm_up
         self._guide = guide
         self._welcome()
 
@@ -111,7 +115,7 @@ class Manager(Questions):
         self,
         origin: Origin,
         *,
-        quantization: Quantization = Quantization.FP16,
+        quantization: Quantization | None = None,
         token: str | None = None,
         name: str | None = None,
         start: bool = True,
@@ -119,15 +123,18 @@ class Manager(Questions):
     ) -> ModelRecord:
         """Registers a model and, if `start`, queues its download; a local model is ready at once.
 
+        quantization: None means what is recommended; what cannot be quantized here is taken as it is.
         `check` is called while the source is asked; if it raises, nothing is registered.
 
         Raises `MiLLMError` if the source refuses, the disk is too small, or the model is known already.
         """
-        if quantization not in self.quantizations:
-            raise InvalidRequest(f"Quantization {quantization} is not available yet.", field="quantization")
+        asked = quantization or self.quantizations[0]
+        if asked not in self.quantizations:
+            raise InvalidRequest(f"Quantization {asked} is not available here.", field="quantization")
         check_name(name)
         plan = self._downloads.plan(origin, token, check)
-        draft = draft_record(self._monitor.judge(plan, self.quantizations, None, wait=False), quantization, name)
+        form = form_of(plan, asked)
+        draft = draft_record(self._monitor.judge(plan, (form,), None, wait=False), form, name)
         check()
 
         def order() -> ModelRecord:
@@ -203,43 +210,6 @@ class Manager(Questions):
             raise ModelIsLoaded("The type of a loaded model cannot be changed. Unload it first.", id=model_id)
         return self._activity.announce(self._orders.call(lambda: self._registry.update(model_id, **changes)))
 
-    def verify(self, model_id: int) -> ModelRecord:
-        """Queues a check of a model's files against the digests they came with; the record shows what it finds."""
-        return self._order(model_id, self._upkeep.begin_verify)
-
-    def activate(self, model_id: int) -> ModelRecord:
-        """Makes a model the active one of its type; an `llm` is loaded. Raises what `load` raises."""
-        if self._registry.get(model_id).model_type is ModelType.LLM:
-            return self.load(model_id)
-        return self._order(model_id, self._upkeep.activate)
-
-    def deactivate(self, model_id: int) -> ModelRecord:
-        """Leaves the model's type without an active one; an `llm` is unloaded."""
-        if self._registry.get(model_id).model_type is ModelType.LLM:
-            return self.unload(model_id)
-        return self._order(model_id, self._upkeep.deactivate)
-
-    def load(self, model_id: int, force: bool = False, context_length: int | None = None) -> ModelRecord:
-        """Queues loading a model; the present one is unloaded first. `force` goes on where memory seems short.
-
-        Raises:
-            ModelAlreadyLoaded, ModelBusy, UnsupportedModel, InvalidRequest: it cannot be loaded as it is.
-            InsufficientMemory: it needs more memory than is free, and `force` is not set.
-        """
-        self._downloads.look_again(self._registry.get(model_id))
-        if not force:
-            self._loads.check_room(self._free_record(model_id), context_length)
-        return self._order(model_id, lambda record: self._loads.begin(record, context_length))
-
-    def unload(self, model_id: int) -> ModelRecord:
-        """Queues unloading a model; running requests get their time to finish.
-
-        Raises:
-            ModelNotLoaded: it is not the loaded one.
-            ModelBusy: it is being unloaded already.
-        """
-        return self._order(model_id, self._loads.begin_unload)
-
     def auto_load(self, name: str) -> None:
         """Loads the model of this name at start. A failure is logged and shown, never raised."""
         try:
@@ -251,14 +221,10 @@ class Manager(Questions):
             log.error("%s", error.message)
             self._monitor.problem(error.message)
 
-    def warm_up(self) -> None:
-        """Begins what the first estimate would otherwise wait for."""
-        self._estimator.warm_up()
-
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        lanes = (self._orders, self._monitor.lane, self._downloads, self._loads.lane, self._upkeep.lane)
+        lanes = (self._orders, self._monitor.lane, self._downloads, self._loads, self._upkeep.lane)
         ended = [part.close(grace_s) for part in (*lanes, self._resident, self._estimator)]
         self._registry.close()
         self._store.close()
@@ -278,19 +244,3 @@ class Manager(Questions):
                 self.add_guide()
             except ModelAlreadyExists as error:  # another model is called so
                 log.info("%s", error.message)
-
-    def _free_record(self, model_id: int) -> ModelRecord:
-        record = self._registry.get(model_id)
-        job = self._activity.job(model_id)
-        if job:
-            raise ModelBusy(f"A {job.kind} is running on '{record.name}'.", id=model_id, job=job.kind)
-        return record
-
-    def _order(self, model_id: int, command: Callable[[ModelRecord], object]) -> ModelRecord:
-        """Carries out a command on a model that no job runs on."""
-
-        def order() -> ModelRecord:
-            command(self._free_record(model_id))
-            return self.record(model_id)
-
-        return self._orders.call(order)

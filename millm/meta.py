@@ -27,6 +27,8 @@ META_FIELDS = (
     "param_count",
     "trust_remote_code",
     "estimated_memory_mb",
+    "estimated_weights_mb",
+    "warning",
     "created_at",
 )
 
@@ -71,20 +73,26 @@ def folder_bytes(folder: Path, own_only: bool = False) -> int:
 
 
 def write_meta(
-    folder: Path, record: ModelRecord, digests: Mapping[str, str | None], check: Callable[[], None] = lambda: None
+    folder: Path,
+    record: ModelRecord,
+    digests: Mapping[str, str | None],
+    check: Callable[[], None] = lambda: None,
+    original_bytes: int | None = None,
 ) -> None:
     """Writes a folder's meta file to the disk; `digests` maps relative paths to "sha256:<hex>" where known.
 
-    `check` is called again and again while files are digested, and may raise.
+    `check` is called again and again while files are digested, and may raise. original_bytes: of the files that a
+    quantized copy was made from, where this is one.
     """
     own = (folder / META, folder / JOURNAL)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in own)
+    size = sum(path.stat().st_size for path in files)
     meta = {
         "model_id": record.id,
         **{name: getattr(record, name) for name in META_FIELDS},
         "downloaded_at": record.updated_at,
-        "original_size_bytes": sum(path.stat().st_size for path in files),
-        "quantized_size_bytes": None,
+        "original_size_bytes": original_bytes or size,
+        "quantized_size_bytes": size if original_bytes and record.quantization is not Quantization.FP16 else None,
         "files": [_file_row(folder, path, digests, check) for path in files],
         "transformers_version": _version("transformers"),
         "bitsandbytes_version": _version("bitsandbytes"),

@@ -13,7 +13,7 @@ from millm.engines.architectures import needs_own_code
 from millm.errors import ModelNotFound
 from millm.estimate import EXACT, Estimator
 from millm.jobs import Lane
-from millm.planning import draft_record, estimate_record, preview_plan
+from millm.planning import draft_record, estimate_record, estimated, preview_plan
 from millm.records import ModelRecord, Quantization
 from millm.registry import Registry
 from millm.requirements import Compatibility, compatibility
@@ -80,9 +80,10 @@ class Monitor:
             context_length,
             wait,
         )
+        twins = (self._registry.twin(draft_record(preview, form, None)) for form in preview.sizes)
         return replace(
             preview,
-            existing=self._registry.twin(draft_record(preview, quantizations[0], None)),
+            existing=next(filter(None, twins), None),
             known_architecture=plan.config.get("model_type") in self._known if plan.config else None,
             requires_remote_code=needs_own_code(plan.config, self._known),
         )
@@ -96,7 +97,7 @@ class Monitor:
         if estimate.provenance != EXACT:
             return
         with suppress(ModelNotFound):  # cancelled or deleted meanwhile
-            exact = self._registry.update(record.id, estimated_memory_mb=round(estimate.total / 1e6, 2))
+            exact = self._registry.update(record.id, **estimated(estimate))
             self._activity.announce(exact)
 
     def storage(self) -> StorageState:

@@ -8,6 +8,7 @@ from millm.estimate import Estimate, Estimator
 from millm.records import (
     NAME,
     ModelRecord,
+    ModelType,
     Quantization,
     Source,
     Status,
@@ -18,8 +19,9 @@ from millm.records import (
 )
 from millm.sources.base import Origin, Plan
 from millm.sources.selection import is_weights
-from millm.views import Preview, Sizes
+from millm.views import Fit, Preview, Sizes
 
+TIGHT = 0.85  # share of the free memory from which on a model just fits
 NO_ERROR = {"error_code": None, "error_message": None}
 
 
@@ -41,25 +43,54 @@ def preview_plan(
     elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
     download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
     sizes = {}
-    for quantization in quantizations:
+    for quantization in dict.fromkeys(form_of(plan, asked) for asked in quantizations):
         memory = estimator.estimate(
             plan.config,
             quantization,
             param_count=_half_precision_count(plan.origin.source, plan.param_count),
             weight_file_bytes=weight_bytes(plan),
-            on_gpu=_on_gpu(devices),
+            on_gpu=on_gpu(devices),
             context_length=context_length,
+            memory_free=memory_free,
             wait=wait,
         )
-        fits = memory.total <= memory_free and peak <= disk_free
-        sizes[quantization] = Sizes(download, download, peak, memory, fits)
+        kept, most = download, peak
+        if quantization is not Quantization.FP16 and not quantized_as(plan):
+            kept = download - weight_bytes(plan) + memory.weights
+            most = peak + kept
+        fit = fit_of(memory.total, memory_free)
+        fits = fit != "exceeds" and most <= disk_free
+        sizes[quantization] = Sizes(download, kept, most, memory, fits, fit)
     return Preview(plan, sizes, disk_free, memory_free, quantized_as=quantized_as(plan))
+
+
+def fit_of(needed: int, free: int) -> Fit:
+    """How well what is needed goes into what is free, both in bytes."""
+    if needed > free:
+        return "exceeds"
+    return "tight" if needed > TIGHT * free else "ok"
 
 
 def quantized_as(plan: Plan) -> str | None:
     """How a repository's config.json says that its weights are quantized; None if they are not."""
     own = plan.config.get("quantization_config")
     return str(own.get("quant_method") or "unknown") if isinstance(own, dict) else None
+
+
+def form_of(plan: Plan, asked: Quantization) -> Quantization:
+    """The form that a plan's files will have: what was asked for, unless they are taken as they are.
+
+    That are directories and Ollama's models, the models of other programs, and what is quantized already.
+    """
+    origin = plan.origin
+    if origin.source in (Source.LOCAL, Source.OLLAMA) or origin.model_type is not ModelType.LLM:
+        return Quantization.FP16
+    stored = plan.config.get("quantization_config")
+    if not isinstance(stored, dict):
+        return asked
+    if stored.get("load_in_4bit"):
+        return Quantization.Q4
+    return Quantization.Q8 if stored.get("load_in_8bit") else Quantization.FP16
 
 
 def facts_of(plan: Plan) -> dict[str, Any]:
@@ -96,7 +127,7 @@ def draft_record(preview: Preview, quantization: Quantization, name: str | None)
         checksum=plan.origin.checksum,
         **facts_of(plan),
         quantization=quantization,
-        estimated_memory_mb=round(sizes.memory.total / 1e6, 2),
+        **estimated(sizes.memory),
         trust_remote_code=plan.origin.trust_remote_code,
         status=Status.AVAILABLE,
     )
@@ -131,9 +162,17 @@ def estimate_record(
         record.quantization,
         param_count=_half_precision_count(record.source, record.param_count),
         weight_file_bytes=record.size_bytes or 0,
-        on_gpu=_on_gpu(devices),
+        on_gpu=on_gpu(devices),
         context_length=context_length,
     )
+
+
+def estimated(estimate: Estimate) -> dict[str, Any]:
+    """The fields of a record that hold an estimate."""
+    return {
+        "estimated_memory_mb": round(estimate.total / 1e6, 2),
+        "estimated_weights_mb": round(estimate.weights / 1e6, 2),
+    }
 
 
 def check_memory(estimate: Estimate, devices: tuple[Device, ...], reclaimable: int) -> None:
@@ -144,7 +183,7 @@ def check_memory(estimate: Estimate, devices: tuple[Device, ...], reclaimable: i
     """
     free = sum(device.free for device in devices) + reclaimable
     if estimate.total > free:
-        kind = "VRAM" if _on_gpu(devices) else "memory"
+        kind = "VRAM" if on_gpu(devices) else "memory"
         raise InsufficientMemory(
             f"Warning: Model requires ~{estimate.total / 1e9:.1f} GB {kind}, only {free / 1e9:.1f} GB available. "
             "Loading may fail or cause system instability.",
@@ -167,5 +206,6 @@ def _half_precision_count(source: Source, count: int | None) -> int | None:
     return None if source is Source.OLLAMA else count  # whose copies are quantized
 
 
-def _on_gpu(devices: tuple[Device, ...]) -> bool:
+def on_gpu(devices: tuple[Device, ...]) -> bool:
+    """Whether models run on a GPU here."""
     return any(device.kind == "cuda" for device in devices)

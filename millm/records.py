@@ -77,8 +77,8 @@ class ModelRecord:
     Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
     `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json. `active`: other
     programs that ask for the model of this type get this one; an `llm` is active while it is loaded. `fingerprint`:
-    of a linked directory as it was last read. `warning`: a sentence that stays true of the model. `built_in`: it
-    ships with the program.
+    of a linked directory as it was last read. `warning`: a sentence that stays true of the model. `quality`: how it
+    read a text beside another form of the same model (`comparison.py`). `built_in`: it ships with the program.
     """
 
     id: int = 0
@@ -103,12 +103,14 @@ class ModelRecord:
     downloaded_bytes: int = 0
     size_bytes: int | None = None
     estimated_memory_mb: float | None = None
+    estimated_weights_mb: float | None = None
     measured_memory_mb: float | None = None
     cache_path: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     checksum: str | None = None
+    quality: dict[str, Any] | None = None
     fingerprint: str | None = None
     warning: str | None = None
     built_in: bool = False

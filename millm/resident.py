@@ -22,6 +22,7 @@ class Loaded:
     name: str
     engine: Engine
     loaded_at: str
+    options: LoadOptions
     accepting: bool = True
 
 
@@ -65,8 +66,13 @@ class Resident:
         """
         self.empty(job, Stage.UNLOADING_PREVIOUS)
         engine = self._opener(record, options, job.report)
-        self.current = Loaded(record.id, record.name, engine, now())
+        self.current = Loaded(record.id, record.name, engine, now(), options)
         return self.current
+
+    def reopen(self, record: ModelRecord, loaded: Loaded) -> None:
+        """Opens a model again as it was; nobody can cancel that. Raises `MiLLMError` if it does not open any more."""
+        engine = self._opener(record, loaded.options, lambda _: None)
+        self.current = Loaded(record.id, record.name, engine, now(), loaded.options)
 
     def empty(self, job: Job[ModelRecord], stage: Stage = Stage.DRAINING) -> None:
         """Lets running requests finish, then gives the model's memory back. Without a model it does nothing.

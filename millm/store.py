@@ -104,14 +104,15 @@ class Store:
         record: ModelRecord,
         digests: Mapping[str, str | None],
         check: Callable[[], None] = lambda: None,
+        original_bytes: int | None = None,
     ) -> Path:
         """Gives a finished staging folder its final name and returns that path.
 
         `digests` maps relative paths to "sha256:<hex>" where known; those of other files are computed here. `check`
-        is called meanwhile, and may raise as long as nothing is final.
+        is called meanwhile, and may raise as long as nothing is final. original_bytes: see `write_meta`.
         """
         final = self._final_path(record)
-        write_meta(folder, record, digests, check)
+        write_meta(folder, record, digests, check, original_bytes)
         check()
         final.parent.mkdir(exist_ok=True)
         if final.exists():

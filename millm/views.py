@@ -10,6 +10,7 @@ from millm.events import Event
 from millm.records import ModelRecord, Quantization
 from millm.sources.base import Plan
 
+Fit = Literal["ok", "tight", "exceeds"]
 Access = Literal["open", "granted", "token_needed", "licence_needed"]
 
 
@@ -35,13 +36,17 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What one quantization of a planned model would take, in bytes. fits: memory and disk are free now."""
+    """What one quantization of a planned model would take, in bytes. fits: memory and disk are free now.
+
+    fit: how the memory goes with what is free: "tight" from 85 % on.
+    """
 
     download_bytes: int
     disk_bytes: int
     peak_disk_bytes: int
     memory: Estimate
     fits: bool
+    fit: Fit
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from millm.comparison import Measure, measure
 from millm.devices import Device
 from millm.engines.base import ChatRequest, Completion, LoadOptions
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.estimate import Estimator
 from millm.events import Event, Report, Stage
 from millm.manager import Manager
+from millm.quantizing import Quantizer
 from millm.records import ModelRecord, Source
 from millm.registry import Registry
 from millm.sources.base import Origin, Plan, PlannedFile
@@ -108,8 +110,10 @@ class FakeOpener:
     engine_pause_s: float = 0.0
     broken: set[str] = field(default_factory=set)
     opened: list[FakeEngine] = field(default_factory=list)
+    asked: list[LoadOptions] = field(default_factory=list)
 
     def __call__(self, record: ModelRecord, options: LoadOptions, report: Report) -> FakeEngine:
+        self.asked.append(options)
         for percent in (0, 50, 100):
             report(Event(Stage.LOADING_WEIGHTS, percent))
             time.sleep(self.pause_s)
@@ -128,6 +132,8 @@ def make_manager(
     token: str | None = None,
     guide: Path | None = None,
     estimator: Estimator | None = None,
+    quantizer: Quantizer | None = None,
+    measure: Measure = measure,
 ) -> Manager:
     """A manager on a real registry and store below `root`, with a fake source and fake engines."""
     store = Store(root)
@@ -135,5 +141,5 @@ def make_manager(
     registry = Registry(store.registry_path, store.published)
     devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
     fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher(), Source.LOCAL: Local()}
-    more = {"guide": guide, "estimator": estimator}
+    more = {"guide": guide, "estimator": estimator, "quantizer": quantizer, "measure": measure}
     return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, **more)

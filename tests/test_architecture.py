@@ -14,8 +14,8 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
     {"errors", "events", "records", "meta", "settings", "logs"},
-    {"jobs", "loops", "ollama_client"},
-    {"sources", "engines", "registry", "store", "devices", "estimate", "catalog", "verification"},
+    {"jobs", "loops", "child", "ollama_client"},
+    {"sources", "engines", "registry", "store", "devices", "estimate", "quantizing", "catalog", "verification"},
     {
         "views",
         "planning",
@@ -23,6 +23,9 @@ FLOORS = [
         "resident",
         "activity",
         "downloads",
+        "comparison",
+        "conversion",
+        "orders",
         "reconcile",
         "questions",
         "loads",
@@ -52,6 +55,8 @@ HOMES = {
     "ollama": {"sources", "engines", "ollama_client"},
     "aiohttp": {"sources"},
     "tinydb": {"registry"},
+    "bitsandbytes": {"engines"},
+    "subprocess": {"child"},
     "filelock": {"store"},
     "psutil": {"devices"},
     "pynvml": {"devices"},

@@ -13,7 +13,7 @@ from tools.guide.corpus import OUTSIDE, Corpus
 from tools.guide.evaluation import held_out, is_right
 from tools.guide.noise import as_typed, reworded
 from tools.guide.patterns import count, draw, expression, normal, read_lists, unfold
-from tools.guide.tasks import LIMIT, TASKS, held_pairs, json_task, sum_task, values
+from tools.guide.tasks import COUNT_LIMIT, SUM_LIMIT, TASKS, held_ranges, json_task, sum_task, values, ways
 
 ROOT = Path(__file__).parent.parent
 CAPITALS = re.compile(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b")  # settings and error codes
@@ -118,7 +118,6 @@ def test_code_in_answers_is_whole(corpus: Corpus) -> None:
 
 def test_tasks_have_right_answers_and_keep_the_held_out_values_apart() -> None:
     rng = Random(1)
-    sums, _, counts = held_pairs()
     kept = {value for key in ("held name", "held city") for value in values()[key]}
     for _ in range(2000):
         given = json.loads(json_task(rng).answer)
@@ -126,11 +125,11 @@ def test_tasks_have_right_answers_and_keep_the_held_out_values_apart() -> None:
         assert not kept & {value for value in given.values() if isinstance(value, str)}
         a, sign, b, _, result = sum_task(rng).answer.split()
         assert int(result) == (int(a) + int(b) if sign == "+" else int(a) - int(b))
-        assert sign == "-" or (int(a), int(b)) not in sums
+        assert 0 <= int(result) <= 2 * SUM_LIMIT
         numbers = [int(number) for number in TASKS["counting"](rng).answer.split(", ")]
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
-        assert numbers[-1] <= LIMIT
-        assert (numbers[0], numbers[-1]) not in counts
+        assert numbers[-1] <= COUNT_LIMIT
+        assert (numbers[0], numbers[-1]) not in held_ranges()
         spelling = TASKS["spelling"](rng)
         assert spelling.answer.replace("-", "") in spelling.question
         assert not kept & set(TASKS["repeating"](rng).answer.split())
@@ -141,9 +140,20 @@ def test_held_out_tasks_have_only_values_that_were_kept_apart() -> None:
     kept = {value for key in ("held name", "held city") for value in values()[key]}
     for _ in range(200):
         assert kept & set(json.loads(json_task(rng, held=True).answer).values())
-        assert TASKS["spelling"](rng, held=True).question.startswith(("Would you please", "I want you to"))
-        a, sign, b, _, _ = sum_task(rng, held=True).answer.split()
-        assert (int(a), int(b)) in held_pairs()[1 if sign == "-" else 0]
+        first, *_, last = (int(number) for number in TASKS["counting"](rng, held=True).answer.split(", "))
+        assert (first, last) in held_ranges()
+
+
+def test_what_is_learned_by_heart_is_asked_in_ways_that_were_kept_apart() -> None:
+    rng = Random(3)
+    numbers = [*map(str, range(COUNT_LIMIT + 1)), *values()["numbers"]]
+    lists = values() | {"a": numbers, "b": numbers}
+    for kind, learned in (("spelling", ["spell"]), ("sums", ["sum", "difference"])):
+        known = [re.compile(expression(way, lists)) for name in learned for way in ways()[name]]
+        for _ in range(200):
+            kept, trained = (normal(TASKS[kind](rng, held=held).question) for held in (True, False))
+            assert not any(way.fullmatch(kept) for way in known)
+            assert any(way.fullmatch(trained) for way in known)
 
 
 def test_noise_keeps_the_sentence_recognisable() -> None:

@@ -20,12 +20,12 @@ from millm.api.management_schema import (
     LoadBody,
     PatchBody,
     PreviewBody,
-    PreviewInfo,
+    QualityBody,
     RecordFilter,
     TokenBody,
-    preview_json,
 )
 from millm.api.parts import StreamThreads, TheManager
+from millm.api.preview_schema import PreviewInfo, preview_json
 from millm.api.streams import EventStream
 from millm.api.wire import success
 from millm.catalog import Suggestion
@@ -163,6 +163,27 @@ def load_model(manager: TheManager, model_id: int, body: LoadBody | None = None)
 def unload_model(manager: TheManager, model_id: int) -> Response:
     """Lets running requests finish, then gives the memory back."""
     return success(manager.unload(model_id).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/switch", summary="Load in place of the present one", **_starts_job(examples.LOADING))
+def switch_model(manager: TheManager, model_id: int, body: LoadBody | None = None) -> Response:
+    """Like load, but if it fails the model that was loaded before comes back."""
+    force, context_length = (body.force, body.context_length) if body else (False, None)
+    return success(manager.switch(model_id, force, context_length).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/reload", summary="Load a model anew with its settings", **_starts_job(examples.LOADING))
+def reload_model(manager: TheManager, model_id: int) -> Response:
+    """Lets running requests finish, then loads it again, as its settings are now; if that fails, as it was."""
+    return success(manager.reload(model_id).to_dict(), 202)
+
+
+@jobs.post("/{model_id:int}/quality", summary="Measure what a quantization costs", **_starts_job(examples.READY))
+def compare_model(manager: TheManager, model_id: int, body: QualityBody | None = None) -> Response:
+    """Has the model and another form of it read the same text; afterwards the record has `quality`: perplexity of
+    both, mean KL divergence, top-1 agreement, speed and memory."""
+    against, text = (body.against, body.text) if body else (None, None)
+    return success(manager.compare(model_id, against, text).to_dict(), 202)
 
 
 @jobs.post("/{model_id:int}/verify", summary="Check a model's files", **_starts_job(examples.READY))

@@ -20,6 +20,7 @@ RECORD = ModelRecord(
     downloaded_bytes=5_264_520_000,
     size_bytes=5_264_520_000,
     estimated_memory_mb=5985.13,
+    estimated_weights_mb=5228.68,
     measured_memory_mb=5228.68,
     cache_path="data/models/huggingface/google--gemma-2-2b--FP16",
     config={"model_type": "gemma2"},

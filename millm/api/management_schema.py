@@ -3,15 +3,13 @@
 Requests are checked by these models. Answers are written as plain JSON without passing through them.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.records import ModelType, Quantization, Source, Status, architecture_facts, is_plain, short_count
+from millm.records import ModelType, Quantization, Source, Status, is_plain
 from millm.sources.base import Origin
-from millm.views import Access, Preview, Sizes
 
 T = TypeVar("T")
 REPO = "google/gemma-2-2b"
@@ -98,7 +96,7 @@ class DownloadBody(OriginBody):
         }
     )
 
-    quantization: Annotated[Quantization, Lax] = Field(Quantization.FP16, description="how weights are kept")
+    quantization: Annotated[Quantization | None, Lax] = Field(None, description="how weights are kept; default Q4")
     custom_name: str | None = Field(None, description="1-255 letters, digits, '-', '_' or '.'; else from the source")
     start: bool = Field(True, description="false: only register it, as `available`")
 
@@ -116,6 +114,15 @@ class LoadBody(_Strict):
 
     force: bool = Field(False, description="go on where memory seems short")
     context_length: int | None = Field(None, ge=1, description="tokens; else what the model was made for")
+
+
+class QualityBody(_Strict):
+    """What to compare a model with, and on which text."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"against": 2}]})
+
+    against: int | None = Field(None, description="id of the reference; else the most precise other form on disk")
+    text: str | None = Field(None, min_length=1, max_length=100_000, description="else the one that comes with miLLM")
 
 
 class PatchBody(_Strict):
@@ -175,125 +182,8 @@ class Answer(BaseModel, Generic[T]):
     error: None
 
 
-class FileInfo(BaseModel):
-    """One file that a download would bring. size: bytes."""
-
-    path: str = Field(examples=["model-00001-of-00003.safetensors"])
-    size: int = Field(examples=[4988025760])
-
-
-class MemoryParts(BaseModel):
-    """The parts of the memory a model needs, in bytes."""
-
-    weights: int
-    kv_cache: int
-    activations: int
-    overhead: int
-
-
-class SizesInfo(BaseModel):
-    """What one quantization would take; MB are 10^6 bytes. fits: memory and disk for it are free now."""
-
-    download_mb: float
-    disk_mb: float
-    peak_disk_mb: float
-    memory_mb: float
-    memory_parts: MemoryParts
-    context_length: int = Field(description="tokens that the memory was worked out for")
-    provenance: str = Field(examples=["from parameter count"])
-    fits: bool
-
-
-class PreviewInfo(BaseModel):
-    """What would be downloaded, known before a byte of weights is moved."""
-
-    name: str = Field(examples=[REPO])
-    suggested_name: str = Field(examples=["gemma-2-2b"])
-    revision: str | None = Field(description="the commit that would be pinned")
-    link: str | None
-    params: str | None = Field(examples=["2.6B"])
-    param_count: int | None
-    architecture: str | None = Field(examples=["Gemma2ForCausalLM"])
-    hidden_size: int | None
-    num_layers: int | None
-    num_heads: int | None
-    vocab_size: int | None
-    context_length: int | None
-    is_gated: bool
-    access: Access = Field(description="whether the token that was given, if any, opens the repository")
-    requires_trust_remote_code: bool
-    license: str | None
-    format: Literal["safetensors", "pickle", "other"]
-    has_chat_template: bool | None
-    code_files: list[str]
-    architecture_known: bool | None = Field(description="to the transformers that is installed; null: no config")
-    quantized_as: str | None = Field(description="how the repository itself quantized the weights")
-    cached_bytes: int = Field(description="of the files, in the Hugging Face cache of this machine")
-    existing_id: int | None = Field(description="the id of the record that is this model already")
-    disk_free_bytes: int
-    memory_free_bytes: int
-    files: list[FileInfo]
-    estimated_sizes: dict[Quantization, SizesInfo]
-    warnings: list[str]
-
-
 class Health(BaseModel):
     """A sign of life."""
 
     status: Literal["ok"]
     version: str
-
-
-def preview_json(preview: Preview) -> dict[str, object]:
-    """A preview as `PreviewInfo` describes it."""
-    plan = preview.plan
-    return {
-        "name": plan.title,
-        "suggested_name": plan.suggested_name,
-        "revision": plan.commit,
-        "link": plan.link,
-        "params": short_count(plan.param_count),
-        "param_count": plan.param_count,
-        **architecture_facts(plan.config),
-        "is_gated": plan.gated,
-        "access": preview.access,
-        "requires_trust_remote_code": preview.requires_remote_code,
-        "license": plan.license,
-        "format": plan.format,
-        "has_chat_template": plan.chat_template,
-        "code_files": list(plan.code_files),
-        "architecture_known": preview.known_architecture,
-        "quantized_as": preview.quantized_as,
-        "cached_bytes": plan.cached_bytes,
-        "existing_id": preview.existing.id if preview.existing else None,
-        "disk_free_bytes": preview.disk_free,
-        "memory_free_bytes": preview.memory_free,
-        "files": [{"path": file.path, "size": file.size} for file in plan.files],
-        "estimated_sizes": _sizes_json(preview.sizes),
-        "warnings": [*([plan.refusal.message] if plan.refusal else []), *plan.warnings],
-    }
-
-
-def _sizes_json(sizes: Mapping[Quantization, Sizes]) -> dict[str, object]:
-    return {
-        quantization.value: {
-            "download_mb": _megabytes(one.download_bytes),
-            "disk_mb": _megabytes(one.disk_bytes),
-            "peak_disk_mb": _megabytes(one.peak_disk_bytes),
-            "memory_mb": _megabytes(one.memory.total),
-            "memory_parts": {
-                "weights": one.memory.weights,
-                "kv_cache": one.memory.kv_cache,
-                "activations": one.memory.activations,
-                "overhead": one.memory.overhead,
-            },
-            "context_length": one.memory.context_length,
-            "provenance": one.memory.provenance,
-            "fits": one.fits,
-        }
-        for quantization, one in sizes.items()
-    }
-
-
-def _megabytes(count: int) -> float:
-    return round(count / 1e6, 2)

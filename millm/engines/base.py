@@ -85,10 +85,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to open a model. folder: where its files are. context_length: tokens, None for the model's own."""
+    """How to open a model. folder: where its files are. context_length: tokens, None for the model's own.
+
+    adapter: the directory of a LoRA or another adapter in the form of PEFT, to be laid over it.
+    """
 
     folder: Path
     context_length: int | None = None
+    adapter: Path | None = None
 
 
 Opener = Callable[[ModelRecord, LoadOptions, Report], Engine]

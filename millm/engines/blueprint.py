@@ -12,7 +12,6 @@ own because a config is input from strangers, and because building on the meta d
 import inspect
 import json
 import math
-import os
 import re
 import select
 import sys
@@ -23,14 +22,13 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
 
+from millm.child import voice
+from millm.engines.bnb import quantized_layers
 from millm.engines.loader import half_dtype
 from millm.engines.meta_trace import traced_peak
+from millm.records import Quantization
 
 PROBE = 5  # tokens of the forward pass that shows what the cache is made of
 LARGEST = {"num_hidden_layers": 1000, "num_experts": 4096, "num_local_experts": 4096, "n_routed_experts": 4096}
@@ -59,10 +57,12 @@ class Cache:
 class Blueprint:
     """What a model takes. weights: bytes by form ("FP16", "Q8", "Q4"). note: why quantizing hardly saves, or "".
 
+    largest: bytes of the largest weight in half precision, which quantizing holds beside its copies.
     prefill: bytes at the peak of reading a prompt, with the cache, by its tokens.
     """
 
     weights: dict[str, int]
+    largest: int
     cache: Cache
     note: str = ""
     prefill: dict[int, int] = field(default_factory=dict)
@@ -80,6 +80,7 @@ def draw(config: Mapping[str, Any], dtype: torch.dtype, prompts: tuple[int, ...]
         weights = _weights(model, dtype)
         return Blueprint(
             weights={form: sum(parts.values()) for form, parts in weights.items()},
+            largest=max(weights["FP16"].values(), default=0),
             cache=_cache(model),
             note=_note(model, weights),
             prefill={tokens: _prefill(model, tokens) for tokens in prompts},
@@ -121,7 +122,7 @@ def _weights(model: transformers.PreTrainedModel, dtype: torch.dtype) -> dict[st
     """Bytes of every parameter and buffer by its name, for each form."""
     plan = model._get_dtype_plan(dtype)
     kept_fp32 = re.compile("|".join(rf"(^|\.){re.escape(key)}(\.|$)" for key in plan) or r"(?!)")
-    linears = _quantizable(model)
+    q8, q4 = (quantized_layers(model, form) for form in (Quantization.Q8, Quantization.Q4))
     tied = set(model.all_tied_weights_keys)
     forms: dict[str, dict[str, int]] = {"FP16": {}, "Q8": {}, "Q4": {}}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -129,10 +130,10 @@ def _weights(model: transformers.PreTrainedModel, dtype: torch.dtype) -> dict[st
             continue
         count = parameter.numel()
         plain = count * (4 if kept_fp32.search(name) else parameter.element_size())
-        quantized = name in linears
+        layer = name.removesuffix(".weight")
         forms["FP16"][name] = plain
-        forms["Q8"][name] = count + 4 * linears[name] if quantized else plain
-        forms["Q4"][name] = nf4_bytes(count) if quantized else plain
+        forms["Q8"][name] = count + 4 * q8[layer] if layer in q8 and layer != name else plain
+        forms["Q4"][name] = nf4_bytes(count) if layer in q4 and layer != name else plain
     for name, buffer in model.named_buffers():
         for parts in forms.values():
             parts[name] = buffer.numel() * buffer.element_size()
@@ -147,21 +148,6 @@ def nf4_bytes(count: int) -> int:
     """
     blocks = math.ceil(count / 64)
     return math.ceil(count / 2) + 64 + blocks + 4 * math.ceil(blocks / 256) + 1028
-
-
-def _quantizable(model: transformers.PreTrainedModel) -> dict[str, int]:
-    """The names of the weights that bitsandbytes replaces, with the output features of each."""
-    skipped = [
-        *get_keys_to_not_convert(model),
-        *(model._keep_in_fp32_modules or ()),
-        *(model._keep_in_fp32_modules_strict or ()),
-    ]
-    found = {}
-    for name, module in model.named_modules():
-        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, skipped):
-            features = module.nf if isinstance(module, Conv1D) else module.out_features
-            found[f"{name}.weight"] = int(features)
-    return found
 
 
 def _note(model: transformers.PreTrainedModel, weights: Mapping[str, Mapping[str, int]]) -> str:
@@ -242,12 +228,10 @@ def _stored(config: Mapping[str, Any]) -> torch.dtype:
 
 def main() -> None:
     """Answers until its input ends or is silent for long, what anything else prints goes to stderr."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    say = voice()
     _limit_memory()
     while select.select([sys.stdin], [], [], IDLE_S)[0] and (question := sys.stdin.readline()):
-        out.write(json.dumps(answer(question)) + "\n")
-        out.flush()
+        say(answer(question))
 
 
 def _limit_memory() -> None:

@@ -13,11 +13,12 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from millm.engines.base import Engine, LoadOptions
-from millm.engines.loop import DecodeEngine, out_of_memory, release_memory
+from millm.engines.loop import DecodeEngine
+from millm.engines.memory import out_of_memory, release_memory
 from millm.errors import LoadFailed, MiLLMError, RemoteCodeRequired, UnsupportedModel
 from millm.events import Event, Report, Stage
 from millm.jobs import forget_frames
-from millm.records import ModelRecord, Quantization
+from millm.records import ModelRecord
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ UNKNOWN_CONTEXT = 4096  # tokens, for a model that states none
 
 def open_model(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
     """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide."""
-    if record.quantization is not Quantization.FP16:
-        raise UnsupportedModel(f"Quantization {record.quantization} cannot be loaded yet. Use FP16.")
     with _translated(record):
         return _open(record, options, report)
 
@@ -45,7 +44,9 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
     source = {"trust_remote_code": record.trust_remote_code, "local_files_only": True}
     config = transformers.AutoConfig.from_pretrained(folder, **source)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
-    network = _load_weights(folder, config, source, report)
+    network = load_weights(folder, config, report, **source)
+    if options.adapter:
+        _apply_adapter(network, options.adapter)
     if network.device.type == "cuda":
         report(Event(Stage.MOVING_TO_GPU, WEIGHTS_DONE))
         torch.cuda.synchronize()
@@ -120,31 +121,54 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def stored_dtype(config: Any, headers: Mapping[str, tuple[str, int]]) -> torch.dtype:
-    """The number format that most bytes of the checkpoint are stored in."""
+    """The number format that most bytes of the checkpoint are stored in, or were before they were quantized."""
     sizes: Counter[str] = Counter()
     for name, size in headers.values():
         sizes[name] += size
-    if not sizes:
+    if not sizes or getattr(config, "quantization_config", None):
         return config.get_text_config(decoder=True).dtype or torch.float32
     return STORED.get(sizes.most_common(1)[0][0], torch.float16)
 
 
-def _load_weights(folder: Path, config: Any, source: dict[str, Any], report: Report) -> Any:
+def load_weights(folder: Path, config: Any, report: Report, *, quantize: Any = None, **source: Any) -> Any:
+    """The network of a folder with its weights, in the number format that suits the device.
+
+    quantize: bitsandbytes' settings to quantize the weights with on their way; None takes them as they are stored.
+    source: passed on to transformers.
+
+    Raises:
+        LoadFailed: the files lack weights, or are damaged.
+    """
     headers = read_headers(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    whole = quantize or getattr(config, "quantization_config", None)
+    alone = whole and torch.cuda.device_count() == 1  # accelerate would leave a tenth of its memory empty
+    more = {"quantization_config": quantize} if quantize else {}
     with _progress(report, {name: size for name, (_, size) in headers.items()}):
         network, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=half_dtype(stored_dtype(config, headers), device),
-            device_map="auto" if device == "cuda" else None,
+            device_map=None if device == "cpu" else {"": 0} if alone else "auto",
             use_safetensors=True if headers else None,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **more,
             **source,
         )
     check_complete(found)
     return network.eval()
+
+
+def _apply_adapter(network: Any, adapter: Path) -> None:
+    """Lays an adapter over a network. Raises `LoadFailed` if it does not go with it."""
+    try:
+        found = network.load_adapter(str(adapter), local_files_only=True)
+    except Exception as error:
+        raise LoadFailed(f"The adapter {adapter.name} cannot be applied: {error}") from error
+    if found.unexpected_keys or found.missing_keys or found.mismatched_keys:
+        raise LoadFailed(f"The adapter {adapter.name} was made for another model: its weights have no place in this.")
+    network.eval()
 
 
 def check_complete(found: Mapping[str, Any]) -> None:

@@ -4,10 +4,7 @@ The network, the caches and the samplers are touched on one lane of width one. `
 through a deque, which needs no lock, and waits for the row's own job.
 """
 
-import ctypes
-import gc
 import inspect
-import sys
 from collections import deque
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -16,6 +13,7 @@ from typing import Any
 import torch
 
 from millm.engines.base import ChatRequest, Completion, Sampling
+from millm.engines.memory import out_of_memory, release_memory, weight_bytes
 from millm.engines.prompts import prompt_tokens
 from millm.engines.sampling import Sampler
 from millm.engines.text import AnswerText
@@ -24,7 +22,6 @@ from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
 
 LONGEST_TOKEN = 128  # characters; longer ones (runs of spaces) are rare enough to be no limit in practice
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator", "CUDA out of memory")
 
 
 @dataclass(slots=True, eq=False)
@@ -215,31 +212,6 @@ def ending_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     stated = network.generation_config.eos_token_id
     listed = stated if isinstance(stated, list) else [stated]
     return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
-
-
-def weight_bytes(network: Any) -> int:
-    """Bytes of all parameters and buffers; what several of them share counts once."""
-    storages = {}
-    for tensor in (*network.parameters(), *network.buffers()):
-        storage = tensor.untyped_storage()
-        storages[(tensor.device, storage.data_ptr())] = storage.nbytes()
-    return sum(storages.values())
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that an allocation failed, on a GPU or in RAM."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in OUT_OF_MEMORY)
-
-
-def release_memory() -> None:
-    """Gives freed memory back to the system: Python's garbage, glibc's free lists, the GPU's cache."""
-    gc.collect()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _row_error(error: BaseException) -> BaseException:

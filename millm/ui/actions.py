@@ -130,6 +130,10 @@ def _clean(manager: "Manager", _: int) -> None:
     done(f"{words.size(manager.clean())} freed")
 
 
+def _compare(manager: "Manager", model_id: int) -> None:
+    manager.compare(model_id)
+
+
 def _activate(manager: "Manager", model_id: int) -> None:
     manager.activate(model_id)
 
@@ -149,6 +153,7 @@ COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
     "delete-everywhere": _delete_everywhere,
     "guide": _guide,
     "clean": _clean,
+    "compare": _compare,
     "activate": _activate,
     "deactivate": _deactivate,
 }

@@ -4,9 +4,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.events import Event, Stage
-from millm.records import ModelRecord, ModelType, Source, Status
+from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.ui import words
 from millm.ui.icons import icon
+from millm.ui.quality_table import quality_table
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -102,7 +103,7 @@ def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
         Status.ERROR: button("retry", record, "Retry", "retry"),
     }.get(record.status, "")
     if record.status is Status.READY:
-        first = use_button(record) + verify_button(record)
+        first = use_button(record) + verify_button(record) + compare_button(record)
     if record.damaged:
         first = button("retry", record, "Repair", "retry", "is-primary") + verify_button(record)
     return first + copy_button(record) + delete_button(record, frees)
@@ -122,6 +123,13 @@ def verify_button(record: ModelRecord) -> str:
     if record.cache_path is None or record.source in (Source.LOCAL, Source.OLLAMA):
         return ""
     return button("verify", record, "Verify", "shield", "is-quiet")
+
+
+def compare_button(record: ModelRecord) -> str:
+    """Measures what a quantization costs; only of models that miLLM holds in one itself."""
+    if record.model_type is not ModelType.LLM or record.quantization is Quantization.FP16:
+        return ""
+    return button("compare", record, "Measure quality", "chart", "is-quiet")
 
 
 def copy_button(record: ModelRecord) -> str:
@@ -157,6 +165,7 @@ def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str
     elif record.error_message:
         extra = note(record.error_message) + kept(record)
     extra += note(record.warning, "is-warning") if record.warning else ""
+    extra += quality_table(record)
     code = '<li class="is-warning">runs its own code</li>' if record.trust_remote_code else ""
     head = heading(record, f"model-status-{record.id}")
     return (

@@ -4,14 +4,15 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.errors import GatedModel, InsufficientDisk, MiLLMError
-from millm.records import ModelType, Quantization, Source, architecture_facts, short_count
+from millm.records import ModelType, Source, architecture_facts, short_count
 from millm.ui import words
-from millm.ui.cards import bar, note
+from millm.ui.cards import note
+from millm.ui.costs import costs
 from millm.ui.icons import icon
 
 if TYPE_CHECKING:
     from millm.sources.base import Plan
-    from millm.views import Preview, Sizes
+    from millm.views import Preview
 
 STEPS = (
     ("The exact commit is chosen", "Every file is pinned to it, and the disk is checked before the first byte."),
@@ -54,11 +55,11 @@ def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
     served = kind in words.SERVED and plan.origin.source is not Source.OLLAMA
-    costs = "".join(_cost(preview, quantization, sizes) for quantization, sizes in preview.sizes.items())
+    memory = costs(preview) if served else ""
     return (
         f'<section class="mi-panel-html mi-preview" aria-label="Preview of {escape(plan.title)}">'
         f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(preview)}</header>{_good(preview)}'
-        f'<dl class="mi-rows">{rows}</dl>{costs if served else ""}{_lack(preview)}{_problems(preview, served)}'
+        f'<dl class="mi-rows">{rows}</dl>{memory}{_lack(preview)}{_problems(preview, served)}'
         "</section>"
     )
 
@@ -121,9 +122,10 @@ def _rows(preview: "Preview") -> list[tuple[str, str]]:
         rows.append(
             (there.get(plan.origin.source, "Download"), words.size(max(0, plan.total_bytes - plan.cached_bytes)))
         )
-    peak = max((sizes.peak_disk_bytes for sizes in preview.sizes.values()), default=0)
-    if peak:
-        rows.append(("Disk needed", f"{words.size(peak)} of {words.size(preview.disk_free)} free"))
+    if peaks := [sizes.peak_disk_bytes for sizes in preview.sizes.values() if sizes.peak_disk_bytes]:
+        low, high = words.size(min(peaks)), words.size(max(peaks))
+        needed = low if low == high else f"{low} to {high}"
+        rows.append(("Disk while it comes", f"{needed} of {words.size(preview.disk_free)} free"))
     return rows
 
 
@@ -132,31 +134,6 @@ def _lack(preview: "Preview") -> str:
     if peak <= preview.disk_free:
         return ""
     return note(InsufficientDisk(peak, preview.disk_free).message)
-
-
-def _cost(preview: "Preview", quantization: Quantization, sizes: "Sizes") -> str:
-    need, free = sizes.memory.total, preview.memory_free
-    if not need:
-        return ""
-    enough = need <= free
-    verdict = f"{quantization}: fits in memory" if enough else f"{quantization}: needs more memory than is free"
-    return (
-        f'<div class="mi-cost {"is-ok" if enough else "is-bad"}">{icon("check" if enough else "alert")}<div>'
-        f"<b>{verdict}</b><p>About {words.size(need)} of {words.size(free)} free</p>"
-        f"{bar(100 * need / max(1, free), f'Memory {quantization} needs, of what is free')}"
-        f"<p>{escape(_parts(sizes))}</p></div></div>"
-    )
-
-
-def _parts(sizes: "Sizes") -> str:
-    memory = sizes.memory
-    parts = (
-        ("weights", memory.weights),
-        (f"context of {words.tokens(memory.context_length)} tokens", memory.kv_cache),
-        ("activations", memory.activations),
-        ("device", memory.overhead),
-    )
-    return ", ".join(f"{words.size(count)} {name}" for name, count in parts if count) + f"; {memory.provenance}"
 
 
 def _problems(preview: "Preview", served: bool) -> str:

@@ -18,7 +18,9 @@ STAGE = {
     Stage.RESOLVING: "Looking up files",
     Stage.DOWNLOADING: "Downloading",
     Stage.VERIFYING: "Verifying",
+    Stage.QUANTIZING: "Quantizing",
     Stage.SAVING: "Saving",
+    Stage.MEASURING: "Measuring quality",
     Stage.DRAINING: "Unloading...",
     Stage.UNLOADING_PREVIOUS: "Unloading previous model...",
     Stage.LOADING_WEIGHTS: "Loading weights",
@@ -56,7 +58,7 @@ SERVED = frozenset({ModelType.LLM, ModelType.EMBEDDING})
 """The types whose weights miLLM itself can hold in a chosen quantization."""
 
 QUANTIZATION_NOTE = {
-    Quantization.Q4: "Q4: 4 bits a weight, the smallest.",
+    Quantization.Q4: "Q4: 4 bits a weight, the smallest; recommended.",
     Quantization.Q8: "Q8: 8 bits a weight, close to the original.",
     Quantization.FP16: "FP16: half precision, the weights as they were published.",
 }
@@ -129,12 +131,22 @@ def facts(record: ModelRecord) -> str:
     if record.source is Source.OLLAMA:
         parts.append("served by Ollama")
     elif record.model_type in SERVED:
-        parts.append(f"{record.quantization} quantization")
+        parts.append(quantization(record))
     else:
         parts.append(type_of_model(record.model_type))
     if record.estimated_memory_mb:
         parts.append(f"{size_of_mb(record.estimated_memory_mb)} memory")
     return " • ".join(parts)
+
+
+def quantization(record: ModelRecord) -> str:
+    """How the weights are held: "Q4 quantization", "GPTQ, as published"."""
+    stored = record.config.get("quantization_config")
+    if record.quantization is not Quantization.FP16:
+        return f"{record.quantization} quantization"
+    if isinstance(stored, dict):
+        return f"{str(stored.get('quant_method') or 'quantized').upper()}, as published"
+    return "FP16 quantization"
 
 
 def more_facts(record: ModelRecord) -> str:
@@ -145,8 +157,16 @@ def more_facts(record: ModelRecord) -> str:
     if record.context_length:
         parts.append(f"{tokens(record.context_length)} context")
     if record.measured_memory_mb:
-        parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights when loaded")
+        parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights measured{_against_estimate(record)}")
     return " • ".join(parts)
+
+
+def _against_estimate(record: ModelRecord) -> str:
+    """How far the measured weights are from what was estimated: ", as estimated", ", 3% more than estimated"."""
+    if not record.estimated_weights_mb or not record.measured_memory_mb:
+        return ""
+    off = round(100 * (record.measured_memory_mb / record.estimated_weights_mb - 1))
+    return f", {abs(off)}% {'more' if off > 0 else 'less'} than estimated" if off else ", as estimated"
 
 
 def origin(record: ModelRecord) -> str:

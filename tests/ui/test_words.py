@@ -71,7 +71,17 @@ def test_the_line_under_a_name_is_the_one_of_the_specification() -> None:
 def test_what_the_weights_took_stands_beside_the_estimate_of_the_whole() -> None:
     record = ModelRecord(params="2.5B", estimated_memory_mb=1800, measured_memory_mb=1500)
     assert words.facts(record).endswith("1.8 GB memory")
-    assert words.more_facts(record).endswith("1.5 GB of weights when loaded")
+    assert words.more_facts(record).endswith("1.5 GB of weights measured")
+    for estimated, said in ((1500, "as"), (1600, "6% less than"), (1400, "7% more than")):
+        measured = record.with_(estimated_weights_mb=estimated)
+        assert words.more_facts(measured).endswith(f"measured, {said} estimated")
+
+
+def test_how_the_weights_are_held() -> None:
+    gptq = ModelRecord(config={"quantization_config": {"quant_method": "gptq"}})
+    assert words.quantization(gptq) == "GPTQ, as published"
+    assert words.quantization(ModelRecord(quantization=Quantization.Q8)) == "Q8 quantization"
+    assert words.quantization(ModelRecord()) == "FP16 quantization"
 
 
 def test_facts_that_are_unknown_are_left_out() -> None:

@@ -14,8 +14,9 @@ from .tasks import TASKS, made_up
 FOLDER = Path(__file__).parent
 OUTSIDE = ("knowledge", "writing", "arithmetic")
 SMALL_TALK = "chat"
-MIX = {"intent": 0.5, "error": 0.03, "outside": 0.15, "task": 0.32}
-TASK_MIX = {"json": 0.36, "counting": 0.15, "sums": 0.24, "spelling": 0.12, "repeating": 0.13}
+BLIND = "blind"
+MIX = {"intent": 0.55, "error": 0.02, "outside": 0.14, "task": 0.29}
+TASK_MIX = {"json": 0.26, "counting": 0.16, "sums": 0.22, "spelling": 0.2, "repeating": 0.16}
 TURNS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
 HOW_LAST = "{how_last}"  # "load a model, how?" beside "how do I load a model?"
 WITH_SYSTEM, FOLLOWED = 0.15, 0.5
@@ -59,6 +60,7 @@ class Corpus:
     def __init__(self) -> None:
         self.lists: Lists = read_lists(FOLDER / "words.txt") | read_lists(FOLDER / "outside.txt")
         self.lists["num"] = [str(number) for number in range(2, 21)]
+        self.lists["teen"] = [str(number) for number in range(11, 21)]
         self.lists["big"] = [str(number) for number in range(21, 1000)]
         self.intents = {intent.name: intent for intent in self._read_intents()}
         self.outside = {part.title: self._intent(part, "outside") for part in read_sections(FOLDER / "outside.txt")}
@@ -198,7 +200,13 @@ class Corpus:
             else:
                 group = (self.intents.get(name) or self.outside[name]).group
                 items += [HeldOut(group, (line,), (self.answer(name),)) for line in part.lines]
-        return items
+        return items + self._blind
+
+    @property
+    def _blind(self) -> list[HeldOut]:
+        """Questions by somebody who did not know the patterns."""
+        parts = read_sections(FOLDER / "blind.txt")
+        return [HeldOut(BLIND, (line,), (self.answer(part.title),)) for part in parts for line in part.lines]
 
     @cached_property
     def held_sentences(self) -> frozenset[str]:

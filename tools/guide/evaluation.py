@@ -26,6 +26,7 @@ GROUPS = {
     "serving": "API, Playground",
     "errors": "error codes",
     "outside": "outside its domain",
+    "blind": "all of these, asked by somebody who knew only the answers",
 }
 
 
@@ -90,7 +91,7 @@ def is_right(item: HeldOut, text: str, corpus: Corpus) -> bool:
         except ValueError:
             return False
     refusals = [corpus.answer(name) for name in OUTSIDE]
-    if item.kind == "outside" and expected in refusals:
+    if expected in refusals:
         return text.split() in [refusal.split() for refusal in refusals]
     return text.split() == expected.split()
 

@@ -13,7 +13,7 @@ ASKING = frozenset(
 )
 
 
-REWORDED = 0.14
+REWORDED = 0.18
 
 
 def reworded(sentence: str, synonyms: dict[str, list[str]], rng: Random) -> str:
@@ -29,6 +29,8 @@ def as_typed(sentence: str, rng: Random) -> str:
     words = sentence.split(" ")
     if len(words) > 3 and rng.random() < 0.16:
         words = _without_small_words(words, rng)
+    if len(words) > 4 and rng.random() < 0.12:
+        del words[rng.randrange(len(words))]  # so that no single word decides
     if rng.random() < 0.12:
         words = _with_a_slip(words, rng)
     return _ended(_cased(" ".join(words), rng), words[0].lower().strip(",.!"), rng)

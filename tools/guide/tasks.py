@@ -9,8 +9,10 @@ from random import Random
 from .patterns import Lists, draw, read_lists, read_sections
 
 FOLDER = Path(__file__).parent
-LIMIT = 20  # numbers to count to, and to add and subtract
-HELD_SUMS, HELD_COUNTS = 40, 30
+COUNT_LIMIT, SUM_LIMIT = 20, 10
+HELD_RANGES = 30
+
+BY_HEART = ("spell", "sum", "difference")
 
 FIELDS = {
     "name": "name", "city": "city", "colour": "colour", "animal": "animal", "fruit": "fruit", "age": "number",
@@ -43,17 +45,10 @@ def ways() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def held_pairs() -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
-    """The pairs of numbers that are never trained on: of sums, of differences, of counting."""
-    rng = Random(11)
-    small = [(a, b) for a in range(LIMIT + 1) for b in range(LIMIT + 1)]
-    ranges = [(a, b) for a in range(2, LIMIT) for b in range(a + 2, LIMIT + 1)]
-    positive = [(a, b) for a, b in small if a >= b]
-    return (
-        frozenset(rng.sample(small, HELD_SUMS)),
-        frozenset(rng.sample(positive, HELD_SUMS)),
-        frozenset(rng.sample(ranges, HELD_COUNTS)),
-    )
+def held_ranges() -> frozenset[tuple[int, int]]:
+    """The ranges of numbers, first and last, that are never counted in training."""
+    ranges = [(a, b) for a in range(2, COUNT_LIMIT) for b in range(a + 2, COUNT_LIMIT + 1)]
+    return frozenset(Random(11).sample(ranges, HELD_RANGES))
 
 
 def made_up(rng: Random) -> str:
@@ -91,25 +86,29 @@ def json_task(rng: Random, held: bool = False) -> Task:
 
 
 def _asked(kind: str, given: Lists, rng: Random, held: bool) -> str:
-    """A question of this kind with the given values; of those held out, two in three have a phrasing held out."""
-    unusual = held and (kind == "spell" or rng.random() < 0.66)
+    """A question of this kind with the given values.
+
+    Of the questions held out, those whose answers are learned by heart all have a phrasing held out, of the others,
+    whose values are held out too, two in three.
+    """
+    unusual = held and (kind in BY_HEART or rng.random() < 0.66)
     patterns = ways()[f"{kind} held" if unusual else kind]
     return draw(rng.choice(patterns), values() | given, rng)
 
 
 def _number(value: int, rng: Random) -> str:
-    return values()["numbers"][value] if value <= LIMIT and rng.random() < 0.08 else str(value)
+    return values()["numbers"][value] if value <= COUNT_LIMIT and rng.random() < 0.08 else str(value)
 
 
 def count_task(rng: Random, held: bool = False) -> Task:
     """The numbers from a to b; b may be 1 to 20."""
-    kept = sorted(held_pairs()[2])
+    kept = sorted(held_ranges())
     if held:
         kind, (a, b) = "count", rng.choice(kept)
     else:
         kind = rng.choice(("count", "count to"))
-        a = 1 if kind == "count to" else rng.randrange(LIMIT)
-        b = rng.randrange(a + 1, LIMIT + 1)
+        a = 1 if kind == "count to" else rng.randrange(COUNT_LIMIT)
+        b = rng.randrange(a + 1, COUNT_LIMIT + 1)
         if (a, b) in kept:
             return count_task(rng)
     given = {"a": [_number(a, rng)], "b": [_number(b, rng)]}
@@ -117,25 +116,19 @@ def count_task(rng: Random, held: bool = False) -> Task:
 
 
 def sum_task(rng: Random, held: bool = False) -> Task:
-    """A sum or a difference of numbers from 0 to 20, the larger one first in differences."""
-    minus = rng.random() < 0.5
-    kept = held_pairs()[1 if minus else 0]
-    if held:
-        a, b = rng.choice(sorted(kept))
-    else:
-        a, b = rng.randrange(LIMIT + 1), rng.randrange(LIMIT + 1)
-        if minus:
-            a, b = max(a, b), min(a, b)
-        if (a, b) in kept:
-            return sum_task(rng)
+    """A sum or a difference of numbers from 0 to 10, learned by heart. In differences the larger one comes first."""
+    minus = rng.random() < 0.4
+    a, b = rng.randrange(SUM_LIMIT + 1), rng.randrange(SUM_LIMIT + 1)
+    if minus:
+        a, b = max(a, b), min(a, b)
     given = {"a": [_number(a, rng)], "b": [_number(b, rng)]}
     question = _asked("difference" if minus else "sum", given, rng, held)
     return Task("sums", question, f"{a} - {b} = {a - b}" if minus else f"{a} + {b} = {a + b}")
 
 
 def spell_task(rng: Random, held: bool = False) -> Task:
-    """The letters of a word with hyphens between them. No word is held out: tokens must be learned by heart."""
-    word = rng.choice(values()["word"]) if held or rng.random() < 0.85 else made_up(rng)
+    """The letters of a word with hyphens between them, learned by heart."""
+    word = rng.choice(values()["word"])
     return Task("spelling", _asked("spell", {"word": [word]}, rng, held), "-".join(word))
 
 

@@ -15,13 +15,13 @@ from .corpus import Corpus
 from .tokens import CONTEXT, END, VOCABULARY, Encoder
 
 SEED = 2026
-STEPS, MINUTES = 5000, 55.0  # whichever is over first ends the training
+STEPS, MINUTES = 6000, 55.0  # whichever is over first ends the training
 TOKENS_A_STEP = 4096
 POOL = 1536  # conversations that are sorted by length together
 RATE, LAST_RATE, WARM_UP = 3e-3, 2e-5, 60
 DECAY, EMBEDDING_DECAY, DROPOUT, CLIP = 0.1, 0.01, 0.1, 1.0
 QUESTION_WEIGHT = 0.1  # of the tokens that are not the model's own
-SHORTENED, OPENING = 0.55, (8, 20)  # share of rows cut after so many tokens of the last answer: it is decided by then
+SHORTENED, OPENING = 0.65, (6, 16)  # share of rows cut after so many tokens of the last answer: it is decided by then
 COPY_STEPS, LONGEST_COPY = 500, 24  # first of all copying is learned: without it names and numbers come out wrong
 VALIDATE_EVERY = 200
 VALIDATION_SIZE = 400

@@ -1,0 +1,107 @@
+"""What a load is given, and what is in memory after one that failed."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeOpener, make_manager
+
+from millm.errors import InvalidLocalPath, ModelNotLoaded
+from millm.manager import Manager
+from millm.records import ModelRecord, Source, Status
+from millm.sources.base import Origin
+
+
+@pytest.fixture
+def opener() -> FakeOpener:
+    return FakeOpener()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, opener: FakeOpener) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=opener)
+    yield manager
+    assert manager.close()
+
+
+def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
+    job = manager.job(record.id)
+    if job:
+        job.wait(10)
+    return manager.record(record.id)
+
+
+@pytest.fixture
+def two(manager: Manager) -> tuple[ModelRecord, ModelRecord]:
+    """The first is loaded with a context of 100 tokens."""
+    one, other = (
+        wait(manager, manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))) for name in ("one", "two")
+    )
+    return wait(manager, manager.load(one.id, context_length=100)), other
+
+
+def test_a_switch_that_fails_brings_the_old_model_back(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    one, other = two
+    opener.broken.add(other.name)
+    failed = wait(manager, manager.switch(other.id))
+    assert (failed.status, failed.error_code) == (Status.READY, "MODEL_LOAD_FAILED")
+    assert wait(manager, one).status is Status.LOADED
+    assert [options.context_length for options in opener.asked] == [100, None, 100]
+    assert [engine.closed for engine in opener.opened] == [True, False]
+    opener.broken.clear()
+    assert wait(manager, manager.switch(other.id)).status is Status.LOADED
+    assert manager.record(one.id).status is Status.READY
+
+
+def test_a_load_that_fails_leaves_nothing_in_memory(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    opener.broken.add(two[1].name)
+    wait(manager, manager.load(two[1].id))
+    assert manager.loaded() is None
+    assert [engine.closed for engine in opener.opened] == [True]
+
+
+def test_a_cancelled_switch_brings_the_old_model_back(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    opener.pause_s = 0.1
+    manager.switch(two[1].id)
+    while len(opener.asked) < 2:
+        time.sleep(0.01)
+    manager.cancel(two[1].id)
+    assert manager.loaded() == manager.record(two[0].id)
+
+
+def test_a_switch_whose_old_model_is_gone_too_says_why_it_failed(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    opener.broken |= {two[0].name, two[1].name}
+    assert wait(manager, manager.switch(two[1].id)).error_code == "MODEL_LOAD_FAILED"
+    assert manager.loaded() is None
+
+
+def test_a_reload_takes_the_settings_as_they_are_now(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord], tmp_path: Path
+) -> None:
+    one, other = two
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    manager.update(one.id, settings={"context_length": 64, "adapter": str(adapter)})
+    assert wait(manager, manager.reload(one.id)).status is Status.LOADED
+    assert (opener.asked[-1].context_length, opener.asked[-1].adapter) == (64, adapter)
+    with pytest.raises(ModelNotLoaded):
+        manager.reload(other.id)
+
+
+def test_an_adapter_that_is_none_is_refused(manager: Manager, two: tuple[ModelRecord, ModelRecord]) -> None:
+    for path in ("relative/path", "/nowhere", "/tmp"):
+        manager.update(two[1].id, settings={"adapter": path})
+        with pytest.raises(InvalidLocalPath, match=path):
+            manager.load(two[1].id)
+    assert manager.record(two[0].id).status is Status.LOADED
