@@ -1,5 +1,6 @@
 """The last part of a download: half-precision files become a quantized copy, or stay what they are with a warning."""
 
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from millm.errors import InsufficientMemory
 from millm.estimate import Estimator
 from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
-from millm.planning import estimate_record, on_gpu, weight_bytes
+from millm.planning import estimate_record, on_gpu, stored_form, weight_bytes
 from millm.quantizing import CannotQuantize, Quantizer
 from millm.records import ModelRecord, Quantization
 from millm.sources.base import Plan
@@ -58,16 +59,20 @@ class Converter:
             on_gpu=on_gpu(self._devices()),
             wait=False,
         )
-        return plan.total_bytes - weight_bytes(plan) + found.weights
+        return plan.total_bytes - weight_bytes(plan) + found.stored
 
     def convert(self, job: Job[ModelRecord], record: ModelRecord, folder: Path, report: Report) -> Converted:
         """Makes the quantized copy of the half-precision model in a folder, as soon as the devices are free.
+
+        What turns out to be no whole model, or quantized already, stays as it is.
 
         Raises:
             InsufficientMemory: there is not enough for it now; the files stay for another try.
             Cancelled: the job was asked to stop.
         """
         assert self._quantizer is not None
+        if (found := _as_it_is(folder)) is not None:
+            return Converted(folder, found)
         quantizer, target = self._quantizer, folder / COPY
         report(Event(Stage.QUANTIZING))
         shutil.rmtree(target, ignore_errors=True)
@@ -103,6 +108,14 @@ class Converter:
                 needed_bytes=needed,
                 free_bytes=free,
             )
+
+
+def _as_it_is(folder: Path) -> Quantization | None:
+    """The form of what came where that cannot be changed: no whole model, or quantized already; else None."""
+    try:
+        return stored_form(json.loads((folder / "config.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return Quantization.FP16
 
 
 def is_converted(plan: Plan, form: Quantization) -> bool:

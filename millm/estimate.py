@@ -36,7 +36,8 @@ class Estimate:
 
     provenance: "exact", "from parameter count" or "from file sizes". note: why quantizing hardly saves, or "".
     quantizing: bytes at the peak of making this form from half-precision files. most_context: tokens that fit in the
-    memory that was named, up to what the model can; None where they cannot be worked out.
+    memory that was named, up to what the model can; None where they cannot be worked out. stored: bytes that the
+    weights take on disk.
     """
 
     weights: int
@@ -48,6 +49,7 @@ class Estimate:
     note: str = ""
     quantizing: int = 0
     most_context: int | None = None
+    stored: int = 0
 
     @property
     def total(self) -> int:
@@ -100,15 +102,17 @@ class Estimator:
                 config, quantization, param_count, weight_file_bytes, on_gpu=on_gpu, context_length=context_length
             )
         kv_cache, moving = _cache_bytes(drawn, tokens), _moving_bytes(drawn, tokens)
+        stored = drawn["weights"][quantization]
         found = Estimate(
-            weights=drawn["weights"][quantization],
+            weights=stored + (drawn["packing"] if quantization is Quantization.Q4 and not on_gpu else 0),
+            stored=stored,
             kv_cache=kv_cache,
             activations=moving - kv_cache,
             overhead=GPU_CONTEXT_BYTES + int(GPU_ROUNDING * moving) if on_gpu else 0,
             context_length=tokens,
             provenance=EXACT,
             note=drawn["note"] if quantization is not Quantization.FP16 else "",
-            quantizing=drawn["weights"][quantization] + COPIES * drawn["largest"],
+            quantizing=stored + COPIES * drawn["largest"],
         )
         if memory_free is None:
             return found
@@ -258,6 +262,7 @@ def rough_estimate(
         weights = 2 * half + int(BYTES[quantization] * (count - half))
     return Estimate(
         weights=weights,
+        stored=weights,
         kv_cache=tokens * 2 * layers * kv_heads * head_dim * 2,
         activations=tokens * (3 * intermediate + 4 * hidden + 2 * head_dim) * 2,
         overhead=GPU_CONTEXT_BYTES if on_gpu else 0,

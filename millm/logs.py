@@ -12,8 +12,8 @@ QUIET = (
     "httpcore2",
     "aiohttp",
     "uvicorn.access",
-    "bitsandbytes.backends.cpu.ops",
 )
+NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")  # warn at every load and request
 
 
 class JsonFormatter(logging.Formatter):
@@ -43,3 +43,5 @@ def set_up_logging(level: str, style: str) -> None:
     logging.basicConfig(level=level, handlers=[out], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)

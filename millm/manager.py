@@ -29,7 +29,7 @@ from millm.estimate import Estimator
 from millm.loads import Loads
 from millm.monitor import Monitor
 from millm.orders import Orders
-from millm.planning import check_name, draft_record, form_of
+from millm.planning import check_name, check_settings, draft_record, form_of
 from millm.quantizing import Quantizer
 from millm.questions import GUIDE
 from millm.reconcile import reconcile
@@ -206,6 +206,7 @@ class Manager(Orders):
         Raises `InvalidRequest` if a name cannot be one, `ModelAlreadyExists` if another model has it.
         """
         check_name(changes.get("name"))
+        check_settings(changes.get("settings"))
         if "model_type" in changes and self._loads.holds(model_id):
             raise ModelIsLoaded("The type of a loaded model cannot be changed. Unload it first.", id=model_id)
         return self._activity.announce(self._orders.call(lambda: self._registry.update(model_id, **changes)))

@@ -1,5 +1,6 @@
 """From a source's plan to what a person decides on and what the registry will hold."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from millm.devices import Device
@@ -13,6 +14,7 @@ from millm.records import (
     Source,
     Status,
     architecture_facts,
+    is_dimension,
     is_plain,
     safe_name,
     short_count,
@@ -56,7 +58,7 @@ def preview_plan(
         )
         kept, most = download, peak
         if quantization is not Quantization.FP16 and not quantized_as(plan):
-            kept = download - weight_bytes(plan) + memory.weights
+            kept = download - weight_bytes(plan) + memory.stored
             most = peak + kept
         fit = fit_of(memory.total, memory_free)
         fits = fit != "exceeds" and most <= disk_free
@@ -85,9 +87,17 @@ def form_of(plan: Plan, asked: Quantization) -> Quantization:
     origin = plan.origin
     if origin.source in (Source.LOCAL, Source.OLLAMA) or origin.model_type is not ModelType.LLM:
         return Quantization.FP16
-    stored = plan.config.get("quantization_config")
-    if not isinstance(stored, dict):
-        return asked
+    return stored_form(plan.config) or asked
+
+
+def stored_form(config: Mapping[str, Any]) -> Quantization | None:
+    """The form of files whose config.json says that they are quantized already; None if it does not.
+
+    `FP16` stands for every method that is not bitsandbytes': the files are taken as they are.
+    """
+    stored = config.get("quantization_config")
+    if not isinstance(stored, Mapping):
+        return None
     if stored.get("load_in_4bit"):
         return Quantization.Q4
     return Quantization.Q8 if stored.get("load_in_8bit") else Quantization.FP16
@@ -137,6 +147,16 @@ def check_name(name: str | None) -> None:
     """Raises `InvalidRequest` for what cannot be a record's name; None is left to be chosen."""
     if name is not None and not NAME.fullmatch(name):
         raise InvalidRequest("A name has 1 to 255 letters, digits, '-', '_' or '.'.", field="name")
+
+
+def check_settings(settings: Mapping[str, Any] | None) -> None:
+    """Raises `InvalidRequest` for settings that a load could not read; None and what it does not read are fine."""
+    given = settings or {}
+    tokens, adapter = given.get("context_length"), given.get("adapter")
+    if tokens is not None and not is_dimension(tokens):
+        raise InvalidRequest("settings.context_length is a whole number of tokens, 1 or more.", field="settings")
+    if adapter is not None and not isinstance(adapter, str):
+        raise InvalidRequest("settings.adapter is the path of a directory.", field="settings")
 
 
 def origin_of(record: ModelRecord) -> Origin:

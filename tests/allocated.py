@@ -134,6 +134,17 @@ def prefill_bytes(model: Any, tokens: int) -> int:
     return ledger.peak
 
 
+def running_bytes(model: Any) -> int:
+    """Bytes of the weights once the model has run: for some processors 4-bit weights are packed anew then."""
+    import torch
+
+    from millm.engines import memory
+
+    with torch.no_grad():
+        model(input_ids=torch.zeros((1, 1), dtype=torch.long))
+    return memory.weight_bytes(model)
+
+
 def main() -> None:
     """Measures a saved model in a process of its own."""
     folder, form, tokens = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -143,6 +154,7 @@ def main() -> None:
     if form == "FP16":
         measured |= {"cache": cache_bytes(model, tokens), "prefill": prefill_bytes(model, tokens)}
     model.save_pretrained(folder / form)
+    measured["running"] = running_bytes(model)
     measured["saved"] = sum(path.stat().st_size for path in (folder / form).glob("*.safetensors"))
     print(json.dumps(measured))  # noqa: T201
 

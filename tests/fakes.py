@@ -36,7 +36,7 @@ CONFIG = {
 class FakeFetcher:
     """A source that has every repository of the owner "acme". Fetching takes `chunks` steps of `pause_s` seconds.
 
-    gate: a plan waits for it.
+    gate: a plan waits for it. written: the config.json that comes, None for none.
     """
 
     chunks: int = 4
@@ -47,6 +47,7 @@ class FakeFetcher:
     gate: threading.Event | None = None
     refusal: MiLLMError | None = None
     tokens: list[str | None] = field(default_factory=list)
+    written: str | None = "{}"
 
     def plan(self, origin: Origin, token: str | None) -> Plan:
         self.tokens.append(token)
@@ -73,7 +74,9 @@ class FakeFetcher:
         if self.fail_with:
             raise self.fail_with
         for file in plan.files:
-            (folder / file.path).write_bytes(b"{}".ljust(file.size))
+            text = self.written if file.path == "config.json" else "{}"
+            if text is not None:
+                (folder / file.path).write_bytes(text.encode().ljust(file.size))
 
 
 @dataclass

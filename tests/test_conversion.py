@@ -200,6 +200,24 @@ def test_what_is_quantized_already_is_taken_as_it_is(
     assert (record.quantization, record.status, quantizer.asked) == (form, Status.READY, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ('{"quantization_config": {"load_in_8bit": true}}', Quantization.Q8),
+        ('{"quantization_config": {"quant_method": "awq"}}', Quantization.FP16),
+        (None, Quantization.FP16),
+    ],
+)
+def test_what_is_seen_only_when_it_is_here_decides_then(
+    manager: Manager, fetcher: FakeFetcher, quantizer: FakeQuantizer, text: str | None, form: Quantization
+) -> None:
+    """An archive of the web says nothing of what is in it before it is unpacked."""
+    fetcher.config, fetcher.written = {}, text
+    record = wait(manager, manager.download(ONE))
+    assert (record.quantization, record.status, record.warning, quantizer.asked) == (form, Status.READY, None, [])
+    assert Path(str(record.cache_path)).name == f"acme--one--{form}"
+
+
 def test_models_of_other_programs_are_taken_as_they_are(manager: Manager, quantizer: FakeQuantizer) -> None:
     record = wait(manager, manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/m", model_type=ModelType.TTS)))
     assert (record.quantization, quantizer.asked) == (Quantization.FP16, [])

@@ -62,7 +62,7 @@ for line in sys.stdin:
     if kind == "hangs": time.sleep(60)
     if kind == "strange": answer = {"error": "no such class"}
     else: answer = {
-        "weights": {"FP16": 1000, "Q8": 500, "Q4": 250}, "largest": 10, "note": "hardly",
+        "weights": {"FP16": 1000, "Q8": 500, "Q4": 250}, "largest": 10, "packing": 5, "note": "hardly",
         "prefill": {str(tokens): 9 * tokens + tokens * tokens // 10 for tokens in asked["prompts"]},
         "cache": {"full": 2, "windows": [[10, 3]], "constant": 7},
     }
@@ -101,9 +101,11 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
 
 def test_parts_are_put_together(asked: Asked) -> None:
     found = asked("llama", Quantization.Q4)
-    assert (found.weights, found.kv_cache, found.activations) == (250, 2 * 100 + 10 * 3 + 7, 1900 - 237)
-    assert (found.provenance, found.note, found.overhead, found.total) == ("exact", "hardly", 0, 250 + 1900)
+    assert (found.weights, found.stored) == (255, 250)
+    assert (found.kv_cache, found.activations) == (2 * 100 + 10 * 3 + 7, 1900 - 237)
+    assert (found.provenance, found.note, found.overhead, found.total) == ("exact", "hardly", 0, 255 + 1900)
     assert (found.quantizing, asked("llama").note) == (250 + 30, "")
+    assert asked("llama", Quantization.Q4, on_gpu=True).weights == 250
     assert asked("llama", on_gpu=True).overhead == GPU_CONTEXT_BYTES + 380
 
 
@@ -112,13 +114,13 @@ def test_the_longest_context_that_fits_is_worked_out_between_the_traces(asked: A
         return asked("llama", Quantization.Q4, context_length=1000, memory_free=free, on_gpu=on_gpu).most_context
 
     def needed(tokens: int) -> int:
-        return 250 + 9 * tokens + tokens * tokens // 10
+        return 255 + 9 * tokens + tokens * tokens // 10
 
     assert most(needed(1000)) == 1000
     assert most(needed(1000) - 1) == 768
     assert most(needed(512) + 2) == 512
     assert most(needed(512) - 3) == 256
-    assert most(250) == most(10) == 0
+    assert most(255) == most(10) == 0
     assert most(GPU_CONTEXT_BYTES + 250 + int(1.2 * needed(512)), on_gpu=True) == 512
     assert asked("llama").most_context is None
     assert asked("strange", memory_free=10**9).most_context is None
@@ -126,7 +128,7 @@ def test_the_longest_context_that_fits_is_worked_out_between_the_traces(asked: A
 
 def test_what_we_quantized_ourselves_is_counted_as_it_was_before(asked: Asked) -> None:
     ours = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": True}
-    assert asked("llama", Quantization.Q4, quantization_config=ours).weights == 250
+    assert asked("llama", Quantization.Q4, quantization_config=ours).stored == 250
     assert asked.log == ["llama"]
     other = asked("llama", Quantization.Q4, quantization_config={"quant_method": "gptq"}, weight_file_bytes=70)
     assert (other.weights, other.provenance) == (70, "from file sizes")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeOpener, make_manager
 
-from millm.errors import InvalidLocalPath, ModelNotLoaded
+from millm.errors import InvalidLocalPath, InvalidRequest, ModelNotLoaded
 from millm.manager import Manager
 from millm.records import ModelRecord, Source, Status
 from millm.sources.base import Origin
@@ -105,3 +105,11 @@ def test_an_adapter_that_is_none_is_refused(manager: Manager, two: tuple[ModelRe
         with pytest.raises(InvalidLocalPath, match=path):
             manager.load(two[1].id)
     assert manager.record(two[0].id).status is Status.LOADED
+
+
+@pytest.mark.parametrize("settings", [{"context_length": "many"}, {"context_length": 0}, {"adapter": 5}])
+def test_settings_that_a_load_cannot_read_are_refused(
+    manager: Manager, two: tuple[ModelRecord, ModelRecord], settings: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequest, match="settings"):
+        manager.update(two[1].id, settings=settings)

@@ -58,11 +58,13 @@ class Blueprint:
     """What a model takes. weights: bytes by form ("FP16", "Q8", "Q4"). note: why quantizing hardly saves, or "".
 
     largest: bytes of the largest weight in half precision, which quantizing holds beside its copies.
+    packing: bytes that Q4 takes more than stored once this CPU has packed it for its kernels; 0 where it does not.
     prefill: bytes at the peak of reading a prompt, with the cache, by its tokens.
     """
 
     weights: dict[str, int]
     largest: int
+    packing: int
     cache: Cache
     note: str = ""
     prefill: dict[int, int] = field(default_factory=dict)
@@ -80,6 +82,7 @@ def draw(config: Mapping[str, Any], dtype: torch.dtype, prompts: tuple[int, ...]
         weights = _weights(model, dtype)
         return Blueprint(
             weights={form: sum(parts.values()) for form, parts in weights.items()},
+            packing=_packing(model) if torch.cpu._is_avx512_bf16_supported() else 0,
             largest=max(weights["FP16"].values(), default=0),
             cache=_cache(model),
             note=_note(model, weights),
@@ -148,6 +151,15 @@ def nf4_bytes(count: int) -> int:
     """
     blocks = math.ceil(count / 64)
     return math.ceil(count / 2) + 64 + blocks + 4 * math.ceil(blocks / 256) + 1028
+
+
+def _packing(model: transformers.PreTrainedModel) -> int:
+    """What `_convert_weight_packed_for_cpu` of bitsandbytes does to the scales: one bfloat16 for each block of 64."""
+    layers = quantized_layers(model, Quantization.Q4)
+    counts = [
+        parameter.numel() for name, parameter in model.named_parameters() if name.removesuffix(".weight") in layers
+    ]
+    return sum(math.ceil(count / 2) + 64 + 4 + 2 * math.ceil(count / 64) - nf4_bytes(count) for count in counts)
 
 
 def _note(model: transformers.PreTrainedModel, weights: Mapping[str, Mapping[str, int]]) -> str:

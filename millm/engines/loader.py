@@ -163,7 +163,7 @@ def load_weights(folder: Path, config: Any, report: Report, *, quantize: Any = N
 def _apply_adapter(network: Any, adapter: Path) -> None:
     """Lays an adapter over a network. Raises `LoadFailed` if it does not go with it."""
     try:
-        found = network.load_adapter(str(adapter), local_files_only=True)
+        found = network.load_adapter(str(adapter), use_safetensors=True)
     except Exception as error:
         raise LoadFailed(f"The adapter {adapter.name} cannot be applied: {error}") from error
     if found.unexpected_keys or found.missing_keys or found.mismatched_keys:

@@ -9,26 +9,26 @@ from typing import Any
 import torch
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator", "CUDA out of memory")
-SCALES = ("absmax", "code", "offset")  # of a 4-bit weight, and of its scales in turn
+SCALES = ("SCB", "absmax", "code", "offset")  # as bitsandbytes names them
 
 
 def weight_bytes(network: Any) -> int:
     """Bytes of all parameters and buffers with what bitsandbytes keeps beside them; what is shared counts once."""
     storages = {}
-    for tensor in (*network.parameters(), *network.buffers()):
-        for part in (tensor, *_beside(tensor)):
-            storage = part.untyped_storage()
-            storages[(part.device, storage.data_ptr())] = storage.nbytes()
+    for tensor in (*network.parameters(), *network.buffers(), *_scales(network)):
+        storage = tensor.untyped_storage()
+        storages[(tensor.device, storage.data_ptr())] = storage.nbytes()
     return sum(storages.values())
 
 
-def _beside(tensor: Any) -> Iterator[torch.Tensor]:
-    """The scales and tables of a quantized weight."""
-    state = getattr(tensor, "quant_state", None)
-    holders = ((tensor, ("SCB", "CB")), *((each, SCALES) for each in (state, getattr(state, "state2", None)) if each))
-    for holder, names in holders:
-        found = (getattr(holder, name, None) for name in names)
-        yield from (part for part in found if isinstance(part, torch.Tensor))
+def _scales(network: Any) -> Iterator[torch.Tensor]:
+    """The scales and tables of quantized weights."""
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        state = getattr(weight, "quant_state", None)
+        for holder in (weight, getattr(module, "state", None), state, getattr(state, "state2", None)):
+            found = (getattr(holder, name, None) for name in SCALES)
+            yield from (part for part in found if isinstance(part, torch.Tensor))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import tiny_models
 CODE_CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 
-IMPORT_TORCH = {"test_loader.py", "test_loop.py", "test_sampling.py"}
+IMPORT_TORCH = {"test_loader.py", "test_loop.py", "test_quality.py", "test_quantize.py", "test_sampling.py"}
 
 Tiny = Callable[..., Path]
 

@@ -18,6 +18,7 @@ import transformers
 
 from millm.engines.base import ChatRequest, Engine, LoadOptions, Message, Sampling
 from millm.engines.loader import context_length, half_dtype, open_model, read_headers, stored_dtype
+from millm.engines.quantize import quantize
 from millm.errors import Cancelled, LoadFailed, RemoteCodeRequired, UnsupportedModel
 from millm.events import Event, Stage
 from millm.records import ModelRecord, Quantization
@@ -228,12 +229,6 @@ def test_an_architecture_without_a_cache_is_refused(copy: Path) -> None:
         opened(copy)
 
 
-@pytest.mark.parametrize("quantization", [Quantization.Q4, Quantization.Q8])
-def test_other_quantizations_are_refused(tiny: Tiny, quantization: Quantization) -> None:
-    with pytest.raises(UnsupportedModel, match=quantization):
-        opened(tiny("llama"), quantization=quantization)
-
-
 CUSTOM_CODE = """
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -305,3 +300,57 @@ def test_half_precision_is_the_fastest_of_its_device() -> None:
         assert half_dtype(stored, "cpu") == (torch.bfloat16 if fast else torch.float32)
     assert half_dtype(torch.float16, "cuda") == torch.float16
     assert half_dtype(torch.float32, "cuda") == torch.float16
+
+
+def make_adapter(base: Path, folder: Path, **changes: Any) -> Path:
+    """A LoRA for a model, with weights that are not zero."""
+    import peft
+
+    network = transformers.AutoModelForCausalLM.from_pretrained(base)
+    settings = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, **changes}
+    torch.manual_seed(1)
+    peft.get_peft_model(network, peft.LoraConfig(**settings)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", Quantization)
+def test_an_adapter_changes_the_answers(tiny: Tiny, tmp_path: Path, form: Quantization) -> None:
+    base = tiny("llama")
+    adapter = make_adapter(base, tmp_path / "adapter")
+    if form is not Quantization.FP16:
+        base = tmp_path / "quantized"
+        base.mkdir()
+        quantize(tiny("llama"), base, form, False, silent)
+    record = RECORD.with_(quantization=form)
+    plain, adapted = (open_model(record, LoadOptions(base, adapter=each), silent) for each in (None, adapter))
+    answers = [engine.chat(HELLO, silent).text for engine in (plain, adapted)]
+    plain.close()
+    adapted.close()
+    assert answers[0] != answers[1]
+    assert adapted.memory_bytes > plain.memory_bytes
+
+
+def test_an_adapter_is_applied_as_peft_applies_it(tiny: Tiny, tmp_path: Path) -> None:
+    import peft
+
+    adapter = make_adapter(tiny("llama"), tmp_path / "adapter")
+    engine = open_model(RECORD, LoadOptions(tiny("llama"), adapter=adapter), silent)
+    answer = engine.chat(ChatRequest(prompt="Hello", sampling=Sampling(temperature=0, max_tokens=8)), silent)
+    engine.close()
+    network = transformers.AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=on_this_cpu())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("llama"))
+    ids = tokenizer("Hello", return_tensors="pt").input_ids
+    with torch.no_grad():
+        written = peft.PeftModel.from_pretrained(network, adapter).generate(
+            input_ids=ids, max_new_tokens=8, do_sample=False
+        )
+    assert answer.text == tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_an_adapter_for_another_model_is_a_load_failure(tiny: Tiny, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny("llama", size="bigger"), tmp_path / "adapter")
+    with pytest.raises(LoadFailed, match="The adapter adapter"):
+        open_model(RECORD, LoadOptions(tiny("llama"), adapter=adapter), silent)
+    (adapter / "adapter_model.safetensors").write_bytes(b"no")
+    with pytest.raises(LoadFailed, match="cannot be applied"):
+        open_model(RECORD, LoadOptions(tiny("llama"), adapter=adapter), silent)
