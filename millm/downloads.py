@@ -1,7 +1,7 @@
 """How a model gets from its source into the registry: planned, brought to staging, published, or undone."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,18 @@ from millm.errors import (
     DownloadFailed,
     InvalidLocalPath,
     InvalidRequest,
-    InvalidToken,
     MiLLMError,
     UnsupportedModel,
 )
 from millm.events import Event, Stage
+from millm.inquiry import Inquiry
 from millm.jobs import Job, Lane
 from millm.meta import describe_folder, staging_name
 from millm.planning import NO_ERROR, origin_of
 from millm.reconcile import refresh
 from millm.records import ModelRecord, Source, Status
 from millm.registry import Registry
-from millm.sources.base import Fetcher, Found, Keeper, Origin, Plan, Searchable
+from millm.sources.base import Fetcher, Keeper, Plan
 from millm.sources.journal import kept_bytes, note_whole
 from millm.store import Store
 from millm.verification import verify_folder
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 FETCHED = 70.0  # percent of a download when all files are there and are still to be quantized
 INTERRUPTED = {"error_code": DownloadFailed.code, "error_message": "The download was interrupted."}
-PLANS_AT_ONCE, PLANS_IN_ALL = 4, 16
-SHORTEST_SEARCH = 2
 
 
 class Downloads:
@@ -47,9 +45,11 @@ class Downloads:
         store: Store,
         fetchers: Mapping[Source, Fetcher],
         activity: Activity,
+        inquiry: Inquiry,
         converter: Converter,
         token: str | None,
     ) -> None:
+        self._inquiry = inquiry
         self._converter = converter
         self._registry = registry
         self._store = store
@@ -57,46 +57,12 @@ class Downloads:
         self._activity = activity
         self._token = token
         self._lane = Lane("download")
-        self._plans = Lane("plan", PLANS_AT_ONCE, PLANS_IN_ALL)  # a slow hub must not take all threads
         self._closing = False
 
     def close(self, timeout: float) -> bool:
         """Interrupts what runs; its record stays, to be retried. Returns whether it stopped in `timeout` seconds."""
         self._closing = True
-        ended = self._plans.close(timeout)
-        return self._lane.close(timeout) and ended
-
-    def plan(self, origin: Origin, token: str | None, check: Callable[[], None] = lambda: None) -> Plan:
-        """Asks the source what it would bring.
-
-        `check` is called twice a second meanwhile. If it raises, nobody waits for the answer any more.
-
-        Raises:
-            MiLLMError: what `Fetcher.plan` raises, or `QueueFull`.
-        """
-        fetcher = self._fetchers[origin.source]
-        asking = self._plans.submit(lambda _: fetcher.plan(origin, token or self._token))
-        try:
-            for _ in asking.events():
-                check()
-            return asking.result()
-        except InvalidToken as error:
-            if token is None and self._token:
-                raise InvalidToken(f"{error.message} It is the one in HF_TOKEN.", **error.details) from error
-            raise
-        finally:
-            asking.cancel()
-
-    def search(self, text: str) -> tuple[Found, ...]:
-        """Repositories of the hub whose names match, the most popular first; none for less than two characters.
-
-        Raises:
-            HubUnavailable, QueueFull
-        """
-        hub = self._fetchers.get(Source.HUGGINGFACE)
-        if len(text.strip()) < SHORTEST_SEARCH or not isinstance(hub, Searchable):
-            return ()
-        return self._plans.call(lambda: hub.search(text.strip()))
+        return self._lane.close(timeout)
 
     def register(self, draft: ModelRecord, plan: Plan, token: str | None, start: bool) -> ModelRecord:
         """Adds a planned model; a local one is ready where it lies, another is queued if `start`.
@@ -243,7 +209,7 @@ class Downloads:
             self._store.check_space(plan.peak_bytes + copy - kept)
 
     def _resolve(self, job: Job[ModelRecord], record: ModelRecord, token: str | None) -> Plan:
-        plan = self.plan(origin_of(record), token, job.check)
+        plan = self._inquiry.plan(origin_of(record), token, job.check)
         if plan.refusal:
             raise plan.refusal
         self._check_space(plan, record, self._kept(record))
@@ -279,6 +245,7 @@ class Downloads:
         path = self._store.publish(became.folder, final, digests, job.check, total if copied else None)
         self.forget(record)
         found = describe_folder(path) | {"quantization": became.quantization, "warning": became.warning}
+        found["original_size_mb"] = round(total / 1e6, 2) if copied else None
         return self._finish(record, total, cache_path=str(path), **found)
 
     def _finish(self, record: ModelRecord, total: int, **found: Any) -> ModelRecord:

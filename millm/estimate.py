@@ -13,6 +13,7 @@ from typing import Any
 from millm.child import Child
 from millm.jobs import Lane
 from millm.records import Quantization, is_dimension
+from millm.tensors import TensorInfo, weight_bytes_of
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,10 @@ CHILD = (sys.executable, "-m", "millm.engines.blueprint")
 class Estimate:
     """Bytes by part, for one request that fills `context_length` tokens.
 
-    provenance: "exact", "from parameter count" or "from file sizes". note: why quantizing hardly saves, or "".
-    quantizing: bytes at the peak of making this form from half-precision files. most_context: tokens that fit in the
-    memory that was named, up to what the model can; None where they cannot be worked out. stored: bytes that the
-    weights take on disk.
+    provenance: "exact", "from file headers", "from parameter count" or "from file sizes". note: why quantizing
+    hardly saves, or "". quantizing: bytes at the peak of making this form from half-precision files.
+    most_context: tokens that fit in the memory that was named, up to what the model can; None where they cannot be
+    worked out. stored: bytes that the weights take on disk.
     """
 
     weights: int
@@ -86,6 +87,7 @@ class Estimator:
         on_gpu: bool,
         context_length: int | None = None,
         memory_free: int | None = None,
+        tensors: Mapping[str, TensorInfo] | None = None,
         wait: bool = True,
     ) -> Estimate:
         """Estimates a model in one form, in the half precision that this device has, or float32.
@@ -99,7 +101,7 @@ class Estimator:
         drawn = self._ask(plain, on_gpu, tokens, wait) if self._command and plain else None
         if drawn is None or "error" in drawn:
             return rough_estimate(
-                config, quantization, param_count, weight_file_bytes, on_gpu=on_gpu, context_length=context_length
+                config, quantization, param_count, weight_file_bytes, tensors, on_gpu=on_gpu, context_length=tokens
             )
         kv_cache, moving = _cache_bytes(drawn, tokens), _moving_bytes(drawn, tokens)
         stored = drawn["weights"][quantization]
@@ -234,11 +236,12 @@ def rough_estimate(
     quantization: Quantization,
     param_count: int | None,
     weight_file_bytes: int,
+    tensors: Mapping[str, TensorInfo] | None = None,
     *,
     on_gpu: bool,
     context_length: int | None = None,
 ) -> Estimate:
-    """Estimates a model without building it.
+    """Estimates a model without building it. tensors: what the headers of its files say, if they were read.
 
     Weights: embedding and output head stay in half precision (2 bytes a number), and so does everything where there
     are experts, which bitsandbytes does not quantize; the rest takes what the form takes.
@@ -254,12 +257,7 @@ def rough_estimate(
     head_dim = _int(text, "head_dim") or hidden // heads
     intermediate = _int(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     tokens = context_tokens(config, context_length)
-    weights = weight_file_bytes
-    if "quantization_config" not in config and (param_count or quantization is not Quantization.FP16):
-        count = param_count or weight_file_bytes // 2
-        tables = 1 if text.get("tie_word_embeddings", True) else 2
-        half = count if _int(text, *EXPERTS) else min(count, tables * hidden * _int(text, "vocab_size"))
-        weights = 2 * half + int(BYTES[quantization] * (count - half))
+    weights, provenance = _rough_weights(config, quantization, param_count, weight_file_bytes, tensors)
     return Estimate(
         weights=weights,
         stored=weights,
@@ -267,9 +265,29 @@ def rough_estimate(
         activations=tokens * (3 * intermediate + 4 * hidden + 2 * head_dim) * 2,
         overhead=GPU_CONTEXT_BYTES if on_gpu else 0,
         context_length=tokens,
-        provenance="from parameter count" if param_count and weights != weight_file_bytes else "from file sizes",
+        provenance=provenance,
         quantizing=weights + weights // 4,
     )
+
+
+def _rough_weights(
+    config: Mapping[str, Any],
+    quantization: Quantization,
+    param_count: int | None,
+    weight_file_bytes: int,
+    tensors: Mapping[str, TensorInfo] | None,
+) -> tuple[int, str]:
+    if "quantization_config" in config or not (tensors or param_count or quantization is not Quantization.FP16):
+        return weight_file_bytes, "from file sizes"
+    text = _text(config)
+    tied = bool(text.get("tie_word_embeddings", True))
+    if tensors:
+        return weight_bytes_of(tensors, quantization, tied), "from file headers"
+    count = param_count or weight_file_bytes // 2
+    tables = (1 if tied else 2) * _int(text, "hidden_size", "n_embd", "d_model") * _int(text, "vocab_size")
+    half = count if _int(text, *EXPERTS) else min(count, tables)
+    weights = 2 * half + int(BYTES[quantization] * (count - half))
+    return weights, "from parameter count" if param_count else "from file sizes"
 
 
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ what would be true if the process died.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from millm.errors import (
     ModelNotFound,
 )
 from millm.estimate import Estimator
+from millm.inquiry import Inquiry
 from millm.loads import Loads
 from millm.monitor import Monitor
 from millm.orders import Orders
@@ -72,7 +74,8 @@ class Manager(Orders):
         self._estimator = estimator or Estimator(())
         loads = Loads(registry, resident, activity, devices, self._estimator)
         converter = Converter(quantizer, loads.lane, self._estimator, devices)
-        self._downloads = Downloads(registry, store, fetchers, activity, converter, token)
+        self._inquiry = Inquiry(fetchers, token)
+        self._downloads = Downloads(registry, store, fetchers, activity, self._inquiry, converter, token)
         comparisons = Comparisons(registry, activity, loads.lane, devices, self._estimator, measure)
         super().__init__(registry, activity, resident, loads, comparisons, self._downloads.look_again)
         known = known_model_types()
@@ -87,7 +90,7 @@ class Manager(Orders):
         self.storage = self._monitor.storage
         self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility
-        self.search = self._downloads.search
+        self.search = self._inquiry.search
         self.warm_up = self._estimator.warm_up
         self._guide = guide
         self._welcome()
@@ -106,8 +109,12 @@ class Manager(Orders):
         Raises:
             MiLLMError: the source refuses or cannot be reached.
         """
-        plan = self._downloads.plan(origin, token, check)
-        return self._monitor.judge(plan, self.quantizations, context_length, wait=True)
+        plan = self._inquiry.plan(origin, token, check)
+        preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
+        if preview.is_rough and (tensors := self._inquiry.tensors(plan, token, check)):
+            plan = replace(plan, tensors=tensors)
+            preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
+        return preview
 
     # commands
 
@@ -132,7 +139,7 @@ class Manager(Orders):
         if asked not in self.quantizations:
             raise InvalidRequest(f"Quantization {asked} is not available here.", field="quantization")
         check_name(name)
-        plan = self._downloads.plan(origin, token, check)
+        plan = self._inquiry.plan(origin, token, check)
         form = form_of(plan, asked)
         draft = draft_record(self._monitor.judge(plan, (form,), None, wait=False), form, name)
         check()
@@ -225,7 +232,7 @@ class Manager(Orders):
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        lanes = (self._orders, self._monitor.lane, self._downloads, self._loads, self._upkeep.lane)
+        lanes = (self._orders, self._monitor.lane, self._inquiry, self._downloads, self._loads, self._upkeep.lane)
         ended = [part.close(grace_s) for part in (*lanes, self._resident, self._estimator)]
         self._registry.close()
         self._store.close()

@@ -134,11 +134,10 @@ def read_meta(path: Path) -> ModelRecord:
     for name in ("name", "source", "quantization", "files"):
         meta[name]  # a meta file without these is not ours
     size = sum(file["size"] for file in meta["files"])
-    return _describe(
-        path.parent,
-        ModelRecord.from_dict({name: meta.get(name) for name in META_FIELDS if meta.get(name) is not None}),
-        size,
-    )
+    known = {name: meta.get(name) for name in META_FIELDS if meta.get(name) is not None}
+    if meta.get("quantized_size_bytes"):
+        known["original_size_mb"] = round(meta["original_size_bytes"] / 1e6, 2)
+    return _describe(path.parent, ModelRecord.from_dict(known), size)
 
 
 def read_link(link: Path) -> ModelRecord:

@@ -54,6 +54,7 @@ def preview_plan(
             on_gpu=on_gpu(devices),
             context_length=context_length,
             memory_free=memory_free,
+            tensors=plan.tensors,
             wait=wait,
         )
         kept, most = download, peak

@@ -76,9 +76,10 @@ class ModelRecord:
 
     Sizes ending in `_mb` are in MB of 10^6 bytes; `size_bytes` and `downloaded_bytes` are bytes;
     `download_progress` is percent; times are ISO 8601 in UTC. `config` is the model's config.json. `active`: other
-    programs that ask for the model of this type get this one; an `llm` is active while it is loaded. `fingerprint`:
-    of a linked directory as it was last read. `warning`: a sentence that stays true of the model. `quality`: how it
-    read a text beside another form of the same model (`comparison.py`). `built_in`: it ships with the program.
+    programs that ask for the model of this type get this one; an `llm` is active while it is loaded.
+    `original_size_mb`: of the half-precision files that a quantized copy was made from. `fingerprint`: of a linked
+    directory as it was last read. `warning`: a sentence that stays true of the model. `quality`: how it read a text
+    beside another form of the same model (`comparison.py`). `built_in`: it ships with the program.
     """
 
     id: int = 0
@@ -100,6 +101,7 @@ class ModelRecord:
     context_length: int | None = None
     quantization: Quantization = Quantization.FP16
     disk_size_mb: float | None = None
+    original_size_mb: float | None = None
     downloaded_bytes: int = 0
     size_bytes: int | None = None
     estimated_memory_mb: float | None = None

@@ -5,9 +5,9 @@ from typing import Literal
 
 from millm.devices import Device
 from millm.errors import GatedModel, MiLLMError
-from millm.estimate import Estimate
+from millm.estimate import EXACT, Estimate
 from millm.events import Event
-from millm.records import ModelRecord, Quantization
+from millm.records import ModelRecord, ModelType, Quantization
 from millm.sources.base import Plan
 
 Fit = Literal["ok", "tight", "exceeds"]
@@ -66,6 +66,12 @@ class Preview:
     known_architecture: bool | None = None
     quantized_as: str | None = None
     requires_remote_code: bool = False
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the model is one to be loaded here whose memory could not be counted on a copy of it."""
+        served = self.plan.origin.model_type is ModelType.LLM and self.plan.config and not self.quantized_as
+        return bool(served) and any(sizes.memory.provenance != EXACT for sizes in self.sizes.values())
 
     @property
     def access(self) -> Access:

@@ -13,7 +13,7 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
-    {"errors", "events", "records", "meta", "settings", "logs"},
+    {"errors", "events", "records", "tensors", "meta", "settings", "logs"},
     {"jobs", "loops", "child", "ollama_client"},
     {"sources", "engines", "registry", "store", "devices", "estimate", "quantizing", "catalog", "verification"},
     {
@@ -23,6 +23,7 @@ FLOORS = [
         "resident",
         "activity",
         "downloads",
+        "inquiry",
         "comparison",
         "conversion",
         "orders",

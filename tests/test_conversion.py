@@ -232,6 +232,7 @@ def test_a_quantized_model_is_found_again_from_its_folder(
     (tmp_path / "registry.json").unlink()
     again = make_manager(tmp_path, fetcher, FakeOpener(), quantizer=quantizer)
     (after,) = again.records()
+    assert after.original_size_mb == before.original_size_mb
     assert (after.quantization, after.size_bytes, after.status) == (before.quantization, before.size_bytes, "ready")
     assert again.close()
 

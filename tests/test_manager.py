@@ -13,6 +13,7 @@ from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 from millm.engines.base import ChatRequest, Message
 from millm.errors import (
     Cancelled,
+    HubUnavailable,
     InsufficientDisk,
     InsufficientMemory,
     InvalidRequest,
@@ -31,7 +32,8 @@ from millm.estimate import Estimate, Estimator
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.registry import Registry
-from millm.sources.base import Origin
+from millm.sources.base import Origin, Plan
+from millm.tensors import TensorInfo
 
 Make = Callable[..., Manager]
 
@@ -506,3 +508,20 @@ def test_the_estimate_of_a_new_record_is_made_exact_while_it_downloads(tmp_path:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     manager.close(1)
+
+
+def test_headers_are_asked_for_where_a_model_cannot_be_built(tmp_path: Path) -> None:
+    class Reader(FakeFetcher):
+        def tensors(self, plan: Plan, token: str | None) -> dict[str, TensorInfo]:
+            if self.fail_with:
+                raise self.fail_with
+            return {"model.layers.0.mlp.up_proj.weight": TensorInfo("BF16", (64, 64))}
+
+    source = Reader()
+    manager = make_manager(tmp_path, source)
+    origin = Origin(Source.HUGGINGFACE, repo_id="acme/one")
+    memory = manager.plan(origin).sizes[Quantization.FP16].memory
+    assert (memory.weights, memory.provenance) == (2 * 64 * 64, "from file headers")
+    source.fail_with = HubUnavailable("no")
+    assert manager.plan(origin).sizes[Quantization.FP16].memory.provenance == "from parameter count"
+    assert manager.close()

@@ -29,6 +29,7 @@ from millm.engines.bnb import quantized_layers
 from millm.engines.loader import half_dtype
 from millm.engines.meta_trace import traced_peak
 from millm.records import Quantization
+from millm.tensors import nf4_bytes
 
 PROBE = 5  # tokens of the forward pass that shows what the cache is made of
 LARGEST = {"num_hidden_layers": 1000, "num_experts": 4096, "num_local_experts": 4096, "n_routed_experts": 4096}
@@ -141,16 +142,6 @@ def _weights(model: transformers.PreTrainedModel, dtype: torch.dtype) -> dict[st
         for parts in forms.values():
             parts[name] = buffer.numel() * buffer.element_size()
     return forms
-
-
-def nf4_bytes(count: int) -> int:
-    """Bytes of `count` numbers in NF4 with double quantization.
-
-    Two to a byte; a table of 16 float32; an 8-bit scale for each block of 64; for those, a float32 for each block of
-    256, a table of 256 float32 and an offset. Source: bitsandbytes, `functional.quantize_4bit` and `QuantState`.
-    """
-    blocks = math.ceil(count / 64)
-    return math.ceil(count / 2) + 64 + blocks + 4 * math.ceil(blocks / 256) + 1028
 
 
 def _packing(model: transformers.PreTrainedModel) -> int:

@@ -1,5 +1,6 @@
 """The seam of every source: what is asked for, what it would bring, and who brings it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -7,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from millm.errors import MiLLMError
 from millm.events import Report
 from millm.records import ModelType, Source
+from millm.tensors import TensorInfo
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
 """Endings of weights that can hold code."""
@@ -75,6 +77,7 @@ class Plan:
     unpacked_bytes: int = 0
     refusal: MiLLMError | None = None
     fingerprint: str | None = None
+    tensors: Mapping[str, TensorInfo] | None = None
 
     @property
     def format(self) -> str:
@@ -133,6 +136,15 @@ class Searchable(Protocol):
 
     def search(self, text: str) -> tuple[Found, ...]:
         """The best matches first, in 10 s at most. Raises `MiLLMError` if the source cannot be reached."""
+        ...
+
+
+@runtime_checkable
+class HeaderReader(Protocol):
+    """A source that can tell what is in safetensors files without bringing them."""
+
+    def tensors(self, plan: Plan, token: str | None) -> dict[str, TensorInfo]:
+        """Every tensor of a plan by its name, in 10 s at most. Raises `MiLLMError`."""
         ...
 
 

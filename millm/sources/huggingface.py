@@ -24,6 +24,7 @@ from millm.sources.http import DEFAULT_LIMITS, Limits, download
 from millm.sources.hubcache import find_blob, reuse
 from millm.sources.hubfaults import checked_token, invalid_id, refused, translated, unavailable
 from millm.sources.selection import HALF, MODEL_INDEX, is_weights, select_files
+from millm.tensors import TensorInfo
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 NEED_CONFIG = (ModelType.LLM, ModelType.EMBEDDING)
 """The types that are brought to life here, by what their config.json says."""
 MOST_FOUND = 8
+MOST_SHARDS = 32  # files whose headers are read for an estimate
 
 
 class HuggingFace:
@@ -109,6 +111,30 @@ class HuggingFace:
         already = total - sum(file.size for file in missing)
         with self._linked(repo_id):
             download(urls, folder, report, headers, partial(refused, repo_id), self._limits, already)
+
+    def tensors(self, plan: Plan, token: str | None) -> dict[str, TensorInfo]:
+        """What the headers of the safetensors files say; a request or two for each file.
+
+        Raises:
+            UnsupportedModel: the files are damaged, too many, or of another kind.
+            RepoNotFound, GatedModel, InvalidToken, HubUnavailable
+        """
+        repo_id, token = plan.origin.repo_id or "", checked_token(token)
+        names = [file.path for file in plan.files if file.path.endswith(".safetensors")]
+        if not 0 < len(names) <= MOST_SHARDS:
+            raise UnsupportedModel(f"'{repo_id}' has {len(names)} safetensors files whose headers could be read.")
+
+        def ask() -> dict[str, TensorInfo]:
+            found: dict[str, TensorInfo] = {}
+            for name in names:
+                with translated(repo_id, plan.commit):
+                    header = self._api.parse_safetensors_file_metadata(
+                        repo_id, name, revision=plan.commit, token=token or False, timeout=self._plan_s
+                    )
+                found |= {key: TensorInfo(each.dtype, tuple(each.shape)) for key, each in header.tensors.items()}
+            return found
+
+        return self._breaker.call(lambda: self._in_time(ask))
 
     def search(self, text: str) -> tuple[Found, ...]:
         """The most downloaded repositories whose names match.

@@ -153,7 +153,9 @@ def more_facts(record: ModelRecord) -> str:
     """The second line: disk, context, and what the weights really took when the model was loaded last."""
     parts = []
     if record.disk_size_mb:
-        parts.append(f"{size_of_mb(record.disk_size_mb)} on disk")
+        saved = (record.original_size_mb or 0) - record.disk_size_mb
+        less = f", {size_of_mb(saved)} less than downloaded" if saved > 0 else ""
+        parts.append(f"{size_of_mb(record.disk_size_mb)} on disk{less}")
     if record.context_length:
         parts.append(f"{tokens(record.context_length)} context")
     if record.measured_memory_mb:

@@ -11,7 +11,7 @@ from millm.records import Quantization
 
 torch = pytest.importorskip("torch")
 
-from millm.engines.blueprint import NotBuildable, answer, draw, nf4_bytes  # noqa: E402
+from millm.engines.blueprint import NotBuildable, answer, draw  # noqa: E402
 
 pytestmark = pytest.mark.slow
 TOKENS = 200
@@ -55,11 +55,6 @@ def test_a_token_for_padding_is_not_looked_for() -> None:
 def test_a_layer_that_loops_is_traced_in_part(tmp_path: Path) -> None:
     drawn = draw(make("mamba", tmp_path), torch.bfloat16, (600,))
     assert drawn.prefill[600] == pytest.approx(prefill_bytes(load(tmp_path, "FP16"), 600), rel=0.02)
-
-
-def test_numbers_that_are_not_whole_blocks() -> None:
-    assert nf4_bytes(64) == 32 + 64 + 1 + 4 + 1028
-    assert nf4_bytes(65) == 33 + 64 + 2 + 4 + 1028
 
 
 @pytest.mark.parametrize(

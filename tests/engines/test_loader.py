@@ -26,6 +26,7 @@ from millm.records import ModelRecord, Quantization
 pytestmark = pytest.mark.slow
 
 Tiny = Callable[..., Path]
+ROOT = Path(__file__).parent.parent.parent
 RECORD = ModelRecord(id=1, name="tiny")
 HELLO = ChatRequest((Message("user", "Hello"),), sampling=Sampling(temperature=0, max_tokens=5))
 
@@ -204,6 +205,43 @@ def test_too_little_memory_has_its_own_sentence(copy: Path) -> None:
         LoadFailed, match=r"^Out of memory loading model\. Try a smaller model or higher quantization \(Q4\)\.$"
     ):
         opened(copy)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import psutil
+from millm.engines.base import ChatRequest, LoadOptions, Sampling
+from millm.engines.loader import open_model
+from millm.errors import LoadFailed
+from millm.records import ModelRecord
+small, big = (LoadOptions(Path(name)) for name in sys.argv[1:])
+record, silent = ModelRecord(id=1, name="m"), lambda event: None
+open_model(record, small, silent).close()
+process = psutil.Process()
+before = process.memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (before + 40 * 2**20, -1))
+try:
+    open_model(record, big, silent)
+    print("loaded")
+except LoadFailed as error:
+    print(error.message)
+assert process.memory_info().vms < before + 10 * 2**20, process.memory_info().vms - before
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+engine = open_model(record, big, silent)
+print(engine.chat(ChatRequest(prompt="a", sampling=Sampling(temperature=0, max_tokens=3)), silent).completion_tokens)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+def test_a_load_that_runs_out_of_memory_leaves_nothing_behind(tiny: Tiny) -> None:
+    big = tiny("llama", size="bigger", dtype="float32", vocab_size=40_960)
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, tiny("llama"), big], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[0].startswith("Out of memory loading model."), done.stdout
+    assert done.stdout.splitlines()[1] == "3"
 
 
 @pytest.mark.parametrize(

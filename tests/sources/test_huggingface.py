@@ -1,5 +1,6 @@
 import inspect
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -24,6 +25,7 @@ from millm.records import ModelType, Source
 from millm.sources.base import Origin, Plan
 from millm.sources.hubfaults import translated
 from millm.sources.huggingface import HuggingFace, parse_repo
+from millm.tensors import TensorInfo
 
 SECRET = "hf_a_token_nobody_knows"
 
@@ -56,6 +58,25 @@ def test_a_plan_tells_everything_without_moving_weights(source: HuggingFace, hub
     assert found.link == f"{hub.url}/acme/tiny"
     assert not found.warnings
     assert [request.kind for request in hub.requests] == ["api", "resolve"]
+
+
+def test_headers_are_read_without_the_weights(source: HuggingFace, hub: Hub) -> None:
+    found = plan(source)
+    hub.requests.clear()
+    assert source.tensors(found, None) == {"weight": TensorInfo("F16", (150_000,))}
+    assert all(request.range for request in hub.requests)
+    with pytest.raises(UnsupportedModel):
+        source.tensors(replace(found, files=()), None)
+
+
+def test_headers_of_a_hub_in_trouble_are_an_error(source: HuggingFace, hub: Hub, repo: Path) -> None:
+    found = plan(source)
+    hub.fault("resolve", "acme/tiny/*", status=503)
+    with pytest.raises(HubUnavailable):
+        source.tensors(found, None)
+    gone = replace(found, origin=replace(found.origin, repo_id="acme/gone"))
+    with pytest.raises(MiLLMError):
+        source.tensors(gone, None)
 
 
 def test_every_file_has_a_digest(source: HuggingFace) -> None:

@@ -277,3 +277,21 @@ def test_a_hub_that_hangs_can_be_left_and_one_that_answers_makes_suggestions(
     expect(page.locator("#download-ending")).to_be_empty()
     open_tab(page, "models")
     expect(page.locator(".model-card")).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_first_chat_without_any_hub(run_app: Run, open_page: Callable[..., Page], size: dict[str, int]) -> None:
+    """On a machine that never had miLLM and cannot reach a hub: one click, then an answer."""
+    page = open_page(run_app(HF_ENDPOINT="http://127.0.0.1:9", first=True), size)
+    open_tab(page, "playground")
+    page.locator("#guide-load-btn").click()
+    expect(page.get_by_text("Ask millm-guide")).to_be_visible(timeout=30_000)
+    page.get_by_text("What does Q4 mean?").click()
+    expect(page.locator("#chat-log")).to_contain_text("4 bits", timeout=SOON)
+    open_tab(page, "models")
+    expect(page.locator(".mi-badge.is-built-in")).to_have_text("Built in")
+    page.locator("[id^=unload-btn-]").click()
+    page.locator("[id^=delete-btn-]").click()
+    page.locator("#confirm-ok-btn").click()
+    page.locator("#guide-btn").click()
+    status(page, "Ready")

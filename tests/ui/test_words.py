@@ -77,6 +77,12 @@ def test_what_the_weights_took_stands_beside_the_estimate_of_the_whole() -> None
         assert words.more_facts(measured).endswith(f"measured, {said} estimated")
 
 
+def test_what_quantizing_saved_on_disk_is_said() -> None:
+    record = ModelRecord(disk_size_mb=1600, original_size_mb=5000)
+    assert words.more_facts(record) == "1.6 GB on disk, 3.4 GB less than downloaded"
+    assert words.more_facts(record.with_(original_size_mb=None)) == "1.6 GB on disk"
+
+
 def test_how_the_weights_are_held() -> None:
     gptq = ModelRecord(config={"quantization_config": {"quant_method": "gptq"}})
     assert words.quantization(gptq) == "GPTQ, as published"
