@@ -3,7 +3,7 @@
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +12,8 @@ import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 from fastapi.testclient import TestClient
 from serving import load, serving, until
+from test_comparison import FakeMeasure
+from test_conversion import FakeQuantizer
 
 from millm import __version__
 from millm.api import GuardPolicy, create_app
@@ -344,3 +346,61 @@ def p95_of_listing(connection: http.client.HTTPConnection) -> float:
         times.append((time.perf_counter() - started) * MS)
         assert len(json.loads(body)["data"]) == RECORDS
     return sorted(times)[18]
+
+
+# quantizations, switching, settings
+
+
+@pytest.fixture
+def quantizing(tmp_path: Path) -> Iterator[Manager]:
+    """A manager that quantizes and measures, in play."""
+    manager = make_manager(
+        tmp_path / "quantizing", opener=FakeOpener(), quantizer=FakeQuantizer(), measure=FakeMeasure()
+    )
+    yield manager
+    assert manager.close()
+
+
+def get(client: TestClient, manager: Manager, repo_id: str, **more: object) -> dict[str, Any]:
+    record = ask(client, "POST", "/api/models", 202, {"repo_id": repo_id, **more})
+    wait(manager, record["id"], Status.READY)
+    return dict(ask(client, "GET", f"/api/models/{record['id']}"))
+
+
+def test_q4_is_made_where_nothing_else_is_asked_for(quantizing: Manager) -> None:
+    client = connect(quantizing)
+    sizes = ask(client, "POST", "/api/models/preview", 200, {"repo_id": "acme/one"})["estimated_sizes"]
+    assert list(sizes) == ["Q4", "Q8", "FP16"]
+    assert sizes["Q4"]["peak_disk_mb"] > sizes["FP16"]["peak_disk_mb"]
+    assert {"fit", "largest_context", "note", "fits"} <= sizes["Q4"].keys()
+    record = get(client, quantizing, "acme/one")
+    assert (record["quantization"], record["cache_path"].rsplit("/", 1)[1]) == ("Q4", "acme--one--Q4")
+    assert get(client, quantizing, "acme/one", quantization="Q8")["quantization"] == "Q8"
+    assert ask(client, "POST", "/api/models", 409, {"repo_id": "acme/one"})["code"] == "MODEL_ALREADY_EXISTS"
+
+
+def test_a_switch_and_a_reload_over_http(quantizing: Manager) -> None:
+    client = connect(quantizing)
+    one, two = (get(client, quantizing, repo) for repo in ("acme/one", "acme/two"))
+    assert ask(client, "POST", f"/api/models/{one['id']}/reload", 400)["code"] == "MODEL_NOT_LOADED"
+    for record in (one, two):
+        ask(client, "POST", f"/api/models/{record['id']}/switch", 202, {"context_length": 100})
+        wait(quantizing, record["id"], Status.LOADED)
+    ask(client, "PATCH", f"/api/models/{two['id']}", 200, {"settings": {"context_length": 64}})
+    ask(client, "POST", f"/api/models/{two['id']}/reload", 202)
+    wait(quantizing, two["id"], Status.LOADED)
+    assert ask(client, "PATCH", f"/api/models/{two['id']}", 422, {"settings": {"context_length": -1}})["code"]
+
+
+def test_quality_over_http(quantizing: Manager) -> None:
+    client = connect(quantizing)
+    q4 = get(client, quantizing, "acme/one")
+    here = f"/api/models/{q4['id']}"
+    assert "FP16" in ask(client, "POST", f"{here}/quality", 422)["message"]
+    half = get(client, quantizing, "acme/one", quantization="FP16")
+    ask(client, "POST", f"{here}/quality", 202, {"against": half["id"], "text": "Some words."})
+    until(lambda: quantizing.job(q4["id"]) is None)
+    quality = ask(client, "GET", here)["quality"]
+    assert (quality["reference"]["id"], quality["text"], quality["top1_agreement"]) == (half["id"], "given", 0.9)
+    assert ask(client, "POST", f"{here}/quality", 422, {"text": ""})["code"] == "VALIDATION_ERROR"
+    assert ask(client, "POST", f"{here}/quality", 404, {"against": 99})["code"] == "MODEL_NOT_FOUND"
