@@ -1,8 +1,10 @@
 """A Python process of our own that speaks JSON, an object a line: for work that must not touch this process."""
 
+import ctypes
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,7 @@ BEAT_S = 0.25  # between two looks at whether a process is still wanted
 LAST_WORDS_S = 2.0  # for a process that has closed its mouth to end by itself
 KILLED = -9  # how the system ends a process when memory runs out
 KINDNESS = 10  # how far an errand stands back behind the process that answers people
+SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 SAID = 4000  # of what it wrote to stderr, the last bytes are kept for an error
 
 
@@ -129,6 +132,7 @@ def answer_errand(work: Callable[[dict[str, Any], Callable[[Mapping[str, Any]], 
     """For the process itself: does what its standard input asks, once. work: gets what is asked and a way to say."""
     say = voice()
     os.nice(KINDNESS)
+    _end_with_parent()
     asked = json.loads(sys.stdin.readline())
     try:
         done = work(asked, say)
@@ -136,6 +140,12 @@ def answer_errand(work: Callable[[dict[str, Any], Callable[[Mapping[str, Any]], 
         say({"error": str(error) or type(error).__name__, "memory": isinstance(error, MemoryError)})
     else:
         say({"done": done})
+
+
+def _end_with_parent() -> None:
+    """Has the system kill this process when the one that started it is gone, killed perhaps."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def voice() -> Callable[[Mapping[str, Any]], None]:

@@ -1,5 +1,7 @@
 """A process of our own: what it says, what it complains of, and that it ends."""
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.child import Child
+from millm.child import Child, ErrandFailed, run_errand
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
@@ -54,3 +56,44 @@ def test_one_that_hangs_is_killed(child: Child) -> None:
     before = time.monotonic()
     assert child.end(0.1)[0] == -9
     assert time.monotonic() - before < 5
+
+
+PARENT = """
+import sys
+from millm.child import run_errand
+command = (sys.executable, "-c", sys.argv[1])
+run_errand(command, {}, lambda said: print(said["stage"], flush=True), lambda: None)
+"""
+LONG = """
+import os, time
+from millm.child import answer_errand
+answer_errand(lambda asked, say: (say({"stage": str(os.getpid())}), time.sleep(60)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_an_errand_ends_when_its_parent_is_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, LONG],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("work", "why", "memory"), [("1 / 0", "division by zero", False), ("bytearray(10**15)", "MemoryError", True)]
+)
+def test_an_errand_that_fails_says_why(work: str, why: str, memory: bool) -> None:
+    script = f"from millm.child import answer_errand; answer_errand(lambda asked, say: {work})"
+    with pytest.raises(ErrandFailed, match=why) as failed:
+        run_errand((sys.executable, "-c", script), {}, lambda _: None, lambda: None)
+    assert failed.value.memory is memory

@@ -79,7 +79,8 @@ def draw(config: Mapping[str, Any], dtype: torch.dtype, prompts: tuple[int, ...]
     """
     _check(config)
     try:
-        model = _build(config, dtype)
+        # as large as float16, and experts know it without data too
+        model = _build(config, torch.bfloat16 if dtype is torch.float16 else dtype)
         weights = _weights(model, dtype)
         return Blueprint(
             weights={form: sum(parts.values()) for form, parts in weights.items()},
@@ -114,12 +115,23 @@ def _build(config: Mapping[str, Any], dtype: torch.dtype) -> transformers.PreTra
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING:
         raise NotBuildable(f"transformers has no model type '{kind}'")
-    parsed = CONFIG_MAPPING[kind].from_dict({name: value for name, value in config.items() if name not in NOT_ASKED})
+    parsed = CONFIG_MAPPING[kind].from_dict({k: _number(v) for k, v in config.items() if k not in NOT_ASKED})
     for part in (parsed, parsed.get_text_config(decoder=True)):
         part.pad_token_id = None  # some classes look for it among the tokens, which are not there
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(parsed, dtype=dtype)
     return model.eval()
+
+
+def _number(value: Any) -> Any:
+    """A value of a config.json in which transformers has written infinite numbers as objects."""
+    if isinstance(value, list):
+        return [_number(each) for each in value]
+    if isinstance(value, Mapping):
+        return (
+            float(value["__float__"]) if value.keys() == {"__float__"} else {k: _number(v) for k, v in value.items()}
+        )
+    return value
 
 
 def _weights(model: transformers.PreTrainedModel, dtype: torch.dtype) -> dict[str, dict[str, int]]:

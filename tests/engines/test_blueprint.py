@@ -52,6 +52,21 @@ def test_a_token_for_padding_is_not_looked_for() -> None:
     assert padded == draw(gpt2, torch.bfloat16, (50,))
 
 
+def test_float16_is_counted_as_bfloat16_experts_too() -> None:
+    experts = {"model_type": "mixtral", **KINDS["mixtral"]}
+    assert draw(experts, torch.float16, (50,)) == draw(experts, torch.bfloat16, (50,))
+
+
+def test_infinite_numbers_of_a_config_are_read() -> None:
+    llama = {"model_type": "llama", **KINDS["llama"]}
+    endless = {
+        **llama,
+        "time_step_limit": [0.0, {"__float__": "Infinity"}],
+        "more": {"x": {"__float__": "-Infinity"}},
+    }
+    assert draw(endless, torch.bfloat16) == draw(llama, torch.bfloat16)
+
+
 def test_a_layer_that_loops_is_traced_in_part(tmp_path: Path) -> None:
     drawn = draw(make("mamba", tmp_path), torch.bfloat16, (600,))
     assert drawn.prefill[600] == pytest.approx(prefill_bytes(load(tmp_path, "FP16"), 600), rel=0.02)
@@ -93,4 +108,4 @@ def test_the_process_of_its_own_answers_and_survives_a_config_that_would_take_fo
     process = estimator._process
     assert estimator.close()
     assert process is not None
-    assert process.poll() is not None
+    assert not process.alive
