@@ -8,6 +8,7 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY app.py .
 COPY millm millm
+COPY models models
 
 USER millm
 ENV MODEL_CACHE_DIR=/data HOST=0.0.0.0 PORT=7860
