@@ -63,7 +63,7 @@ def crash(hub: Hub, root: Path, scratch: Path, after_s: float) -> Outcome:
     cache = Path(tempfile.mkdtemp(dir=scratch))
     first = wait_until_up(start_app(cache, cache.with_suffix(".first.log"), HF_ENDPOINT=hub.url))
     asked = time.monotonic()
-    record = Client(first).ask("POST", "/api/models", 202, {"repo_id": REPO})
+    record = Client(first).ask("POST", "/api/models", 202, {"repo_id": REPO, "quantization": "FP16"})
     if after_s == math.inf:
         Client(first).wait(record["id"], "ready")
     else:

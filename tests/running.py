@@ -44,8 +44,8 @@ class App:
 def start_app(cache: Path, log_path: Path, *arguments: str, first: bool = False, **environ: str) -> App:
     """Runs app.py and returns at once. first: on a machine that had no miLLM; else its list is empty."""
     port = free_port()
-    if not first and not cache.exists():
-        cache.mkdir()
+    cache.mkdir(exist_ok=True)
+    if not first and not any(cache.iterdir()):
         (cache / "registry.json").write_text("{}")
     base = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "MILLM_")) and k not in ("HOST", "PORT")}
     process = subprocess.Popen(

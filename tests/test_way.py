@@ -57,7 +57,7 @@ def test_from_the_hub_to_an_openai_client_and_back(run_app: Run, hub: Hub, tmp_p
     ready = client.wait(record["id"], "ready")
     folder = Path(ready["cache_path"])
     assert {"config.json", "model.safetensors", ".millm_meta.json"} <= {path.name for path in folder.iterdir()}
-    assert ready["name"] == "tiny-qwen3"
+    assert (ready["name"], ready["quantization"]) == ("tiny-qwen3", "Q4")
     assert len(ready["revision"]) == 40
 
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
@@ -75,6 +75,8 @@ def test_from_the_hub_to_an_openai_client_and_back(run_app: Run, hub: Hub, tmp_p
     names = [name for name, _ in events]
     for kind in ("model:download:complete", "model:load:complete", "model:unload:complete", "model:deleted"):
         assert kind in names
+    stages = {data["stage"] for name, data in events if name == "model:download:progress"}
+    assert {"quantizing", "saving"} <= stages
     stages = {data["stage"] for name, data in events if name == "model:load:progress"}
     assert {"loading_weights", "warming_up"} <= stages
     for place in (app.log, json.dumps(events), (app.cache / "registry.json").read_text()):
@@ -114,10 +116,14 @@ def chat_like_a_program(app: App, name: str) -> None:
 def test_kill_9_during_a_download_leaves_no_partial_model(run_app: Run, hub: Hub, tmp_path: Path) -> None:
     first = run_app(HF_ENDPOINT=hub.url)
     client = Client(first)
-    whole = client.ask("POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/tiny-qwen3"})
+    whole = client.ask(
+        "POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/tiny-qwen3", "quantization": "FP16"}
+    )
     client.wait(whole["id"], "ready")
     hub.fault("cdn", "acme/bigger-llama/*", throttle=10_000_000, times=1)
-    part = client.ask("POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/bigger-llama"})
+    part = client.ask(
+        "POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/bigger-llama", "quantization": "FP16"}
+    )
     while client.ask("GET", f"/api/models/{part['id']}", 200)["downloaded_bytes"] < 18_000_000:
         time.sleep(0.02)
     os.kill(first.process.pid, signal.SIGKILL)
@@ -145,7 +151,9 @@ def test_cancelling_ends_the_traffic_within_a_second_and_leaves_nothing(run_app:
     app = run_app(HF_ENDPOINT=hub.url)
     client = Client(app)
     hub.fault("cdn", "*", throttle=1_000_000)
-    record = client.ask("POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/bigger-llama"})
+    record = client.ask(
+        "POST", "/api/models", 202, {"source": "huggingface", "repo_id": "acme/bigger-llama", "quantization": "FP16"}
+    )
     while client.ask("GET", f"/api/models/{record['id']}", 200)["downloaded_bytes"] < 100_000:
         time.sleep(0.05)
     started = time.monotonic()
@@ -176,3 +184,24 @@ def test_a_local_directory_is_served_where_it_lies_and_loaded_at_start(run_app: 
     client.wait(record["id"], "ready")
     client.ask("DELETE", f"/api/models/{record['id']}", 200)
     assert (there / "model.safetensors").exists()
+
+
+def test_kill_9_while_quantizing_leaves_nothing_half_done(run_app: Run, hub: Hub) -> None:
+    first = run_app(HF_ENDPOINT=hub.url)
+    client = Client(first)
+    record = client.ask("POST", "/api/models", 202, {"repo_id": "acme/bigger-llama"})
+    deadline = time.monotonic() + 30
+    while not any(job["stage"] == "quantizing" for job in client.ask("GET", "/api/system", 200)["jobs"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.process.wait(10)
+    second = run_app(cache=first.cache, HF_ENDPOINT=hub.url)
+    client, fetched = Client(second), len(hub.requests)
+    assert client.ask("GET", f"/api/models/{record['id']}", 200)["status"] == "error"
+    client.ask("POST", f"/api/models/{record['id']}/retry", 202)
+    ready = client.wait(record["id"], "ready")
+    assert (ready["quantization"], ready["error_message"]) == ("Q4", None)
+    assert not any(request.kind == "cdn" for request in hub.requests[fetched:]), "what was there is not fetched again"
+    assert list((second.cache / ".staging").iterdir()) == []
