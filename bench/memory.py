@@ -1,6 +1,6 @@
 """Estimated memory against bytes really allocated, for random models of many architectures in all three forms.
 
-    python bench/memory.py [--kinds llama,qwen3] [--tokens 300]
+    python bench/memory.py [--kinds llama,qwen3] [--tokens 300] [--large]
 
 Every load is a process of its own. Weights: all storages with what bitsandbytes keeps beside them, once loaded.
 Running: the same after the first token, when 4-bit weights may have been packed for the processor. Cache: after
@@ -40,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(kind for kind in KINDS if kind != "mamba"))
     parser.add_argument("--tokens", type=int, default=300)
+    parser.add_argument("--large", action="store_true", help="models of 50 to 300 million parameters")
     options = parser.parse_args()
     estimator, worst = Estimator(), {"weights": 0.0, "running": 0.0, "cache": 0.0, "prefill": 0.0, "saved": 0.0}
     print("| architecture | FP16 | Q8 | Q4 (estimated / allocated bytes) | cache | prefill | saved, worst |")
@@ -47,7 +48,7 @@ def main() -> None:
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            config = make(kind, folder)
+            config = make(kind, folder, options.large)
             cells, saved, parts = [], 0.0, []
             for form in (Quantization.FP16, Quantization.Q8, Quantization.Q4):
                 told = estimator.estimate(

@@ -20,7 +20,7 @@ from millm.sources.base import Plan
 log = logging.getLogger(__name__)
 
 COPY = ".quantized"  # below the folder of the files that it is made from
-PROCESS_BYTES = 700 * 2**20  # what the process that quantizes takes before it reads a weight
+PROCESS_BYTES = 400 * 2**20  # what the process that quantizes takes before it reads a weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,25 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(kind: str, folder: Path) -> dict[str, Any]:
-    """Saves a random model of this kind in bfloat16; returns its config."""
+WIDER = {
+    "hidden_size": 4,
+    "n_embd": 4,
+    "intermediate_size": 4,
+    "moe_intermediate_size": 4,
+    "ffn_dim": 4,
+    "head_dim": 2,
+}
+WIDER |= {"word_embed_proj_dim": 4, "num_hidden_layers": 3, "n_layer": 3, "vocab_size": 8}
+
+
+def make(kind: str, folder: Path, large: bool = False) -> dict[str, Any]:
+    """Saves a random model of this kind in bfloat16; returns its config. large: 50 to 300 million numbers."""
     import torch
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = CONFIG_MAPPING[kind](**KINDS[kind])
+    fields = {name: value * WIDER.get(name, 1) if large else value for name, value in KINDS[kind].items()}
+    config = CONFIG_MAPPING[kind](**fields)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     written: dict[str, Any] = json.loads((folder / "config.json").read_text())

@@ -134,7 +134,7 @@ def test_memory_is_looked_at_before_quantizing(tmp_path: Path, quantizer: FakeQu
     manager = make_manager(tmp_path, quantizer=quantizer, free_memory=100 << 20)
     record = wait(manager, manager.download(ONE))
     assert (record.error_code, quantizer.asked) == ("INSUFFICIENT_MEMORY", [])
-    assert "Quantizing requires ~0.7 GB memory, only 0.1 GB available." in str(record.error_message)
+    assert "Quantizing requires ~0.4 GB memory, only 0.1 GB available." in str(record.error_message)
     assert manager.close()
 
 

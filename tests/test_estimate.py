@@ -104,7 +104,7 @@ def test_parts_are_put_together(asked: Asked) -> None:
     assert (found.weights, found.stored) == (255, 250)
     assert (found.kv_cache, found.activations) == (2 * 100 + 10 * 3 + 7, 1900 - 237)
     assert (found.provenance, found.note, found.overhead, found.total) == ("exact", "hardly", 0, 255 + 1900)
-    assert (found.quantizing, asked("llama").note) == (250 + 30, "")
+    assert (found.quantizing, asked("llama").note) == (250 + 20, "")
     assert asked("llama", Quantization.Q4, on_gpu=True).weights == 250
     assert asked("llama", on_gpu=True).overhead == GPU_CONTEXT_BYTES + 380
 
