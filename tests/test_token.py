@@ -85,7 +85,7 @@ def go_everywhere(listener: Listener, hub: Hub, faults: tuple[dict[str, Any], ..
         listener.post(path, {"source": "url", "url": f"{hub.url}/none.safetensors?token={SIGNED}"})
         listener.post(path, {"repo_id": f"https://elsewhere.example/acme/x?token={SIGNED}"})
         listener.post(path, {**gated, "hf_token": {"no": WRONG}})
-    assert listener.download({**gated, "hf_token": GRANTED})["data"]["status"] == "ready"
+    assert listener.download({**gated, "hf_token": GRANTED, "quantization": "FP16"})["data"]["status"] == "ready"
     for fault in faults:
         hub.fault("*", "acme/broken/model.safetensors", **fault, times=None)
         failed = listener.download({"repo_id": "acme/broken", "hf_token": GRANTED, "custom_name": "broken"})

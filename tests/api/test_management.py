@@ -323,7 +323,7 @@ def test_a_download_that_cannot_fit_is_refused(make: Make) -> None:
 def test_a_thousand_records_are_listed_in_50_ms(tmp_path: Path) -> None:
     config = CONFIG | {f"key_{number}": number for number in range(60)}
     rows = {
-        str(number): ModelRecord(id=number, name=f"m{number}", config=config, status=Status.READY).to_dict()
+        str(number): ModelRecord(id=number, name=f"m{number}", config=config, status=Status.AVAILABLE).to_dict()
         for number in range(1, RECORDS + 1)
     }
     tmp_path.joinpath("registry.json").write_text(json.dumps({"models": rows}))
