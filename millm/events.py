@@ -25,13 +25,27 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Chance:
+    """How likely the model found a token. logprob: natural logarithm, before any sampling setting.
+
+    text: the token's own text; raw: its bytes. others: the likeliest tokens in its place, themselves without others.
+    """
+
+    text: str
+    raw: bytes
+    logprob: float
+    others: tuple["Chance", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One report of a running job.
 
     progress: percent of the whole job, 0-100. bytes_done, bytes_total: bytes. speed: bytes a second.
     eta: seconds left, None while unknown. pending: requests still running (while draining).
     text: generated text that came with this event; events with text are never merged.
-    tokens: tokens generated so far, for events with text.
+    tokens: tokens generated so far, for events with text. index: which answer of several.
+    chances: of the tokens that came since the last event, where they were asked for.
     """
 
     stage: Stage
@@ -43,10 +57,12 @@ class Event:
     pending: int = 0
     text: str = ""
     tokens: int = 0
+    index: int = 0
+    chances: tuple[Chance, ...] = ()
 
     def replaces(self, earlier: "Event") -> bool:
         """Whether a reader who has not seen `earlier` yet may skip it once this event is there."""
-        return self.stage is earlier.stage and not earlier.text
+        return self.stage is earlier.stage and not earlier.text and not earlier.chances
 
 
 Report = Callable[[Event], None]

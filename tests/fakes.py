@@ -89,7 +89,7 @@ class FakeEngine:
     running: int = 0
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
-        text = request.messages[-1].content if request.prompt is None else request.prompt
+        text = str(request.prompts[0]) if request.prompts else request.messages[-1].content
         words = text.split()[: request.sampling.max_tokens]
         self.running += 1
         try:

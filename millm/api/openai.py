@@ -3,8 +3,9 @@
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import anyio
@@ -18,6 +19,7 @@ from millm.api.streams import JobAnswer, JobStream
 from millm.api.wire import Json, frame, in_words, openai_error_body, openai_failure
 from millm.engines.base import ChatRequest, Completion
 from millm.errors import ModelNotFound, ModelNotLoaded
+from millm.events import Chance, Event
 from millm.jobs import Job
 from millm.manager import Manager
 from millm.records import ModelRecord
@@ -37,6 +39,7 @@ class Form(ABC):
 
     def __init__(self, body: Generation) -> None:
         self._counted = body.include_usage
+        self._count = body.n or 1
         self._head: Fields = {
             "id": self.id_prefix + uuid.uuid4().hex,
             "created": int(time.time()),
@@ -45,24 +48,34 @@ class Form(ABC):
 
     def whole(self, completion: Completion) -> Fields:
         """The whole answer."""
-        choice = _choice(self.said(completion.text), completion.finish_reason)
-        return {**self._head, "object": self.whole_kind, "choices": [choice], "usage": _usage(completion)}
+        choices = [
+            _choice(self.said(answer.text, index), index, self.logprobs(answer.chances), answer.finish_reason)
+            for index, answer in enumerate((completion, *completion.others))
+        ]
+        return {**self._head, "object": self.whole_kind, "choices": choices, "usage": self._usage(completion)}
 
     def opening(self) -> list[Fields]:
         """The chunks before the first text."""
         return []
 
-    def piece(self, text: str) -> Fields:
+    def piece(self, event: Event) -> Fields:
         """A chunk with text."""
-        return self._chunk(_choice(self.more(text)))
+        return self._chunk(_choice(self.more(event.text), event.index, self.logprobs(event.chances)))
 
     def closing(self, completion: Completion) -> list[Fields]:
         """The chunks after the last text; if the client wants them, the last one holds the token counts."""
-        last = self._chunk(_choice(self.more(""), completion.finish_reason))
-        return [last, {**self._chunk(), "usage": _usage(completion)}] if self._counted else [last]
+        last = [
+            self._chunk(_choice(self.more(""), index, None, answer.finish_reason))
+            for index, answer in enumerate((completion, *completion.others))
+        ]
+        return [*last, {**self._chunk(), "usage": self._usage(completion)}] if self._counted else last
 
     @abstractmethod
-    def said(self, text: str) -> Fields:
+    def logprobs(self, chances: Sequence[Chance]) -> Fields | None:
+        """How likely tokens were; None where that was not asked for."""
+
+    @abstractmethod
+    def said(self, text: str, index: int) -> Fields:
         """The part of a whole answer that holds its text."""
 
     @abstractmethod
@@ -73,6 +86,19 @@ class Form(ABC):
         chunk = {**self._head, "object": self.chunk_kind, "choices": list(choices)}
         return {**chunk, "usage": None} if self._counted else chunk
 
+    def _usage(self, completion: Completion) -> Fields:
+        """How many tokens were read and said; a prompt with several answers was read once."""
+        answers = (completion, *completion.others)
+        read = sum(answer.prompt_tokens for answer in answers[:: self._count])
+        said = sum(answer.completion_tokens for answer in answers)
+        cached = sum(answer.cached_tokens for answer in answers[:: self._count])
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": said,
+            "total_tokens": read + said,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
 
 class ChatForm(Form):
     """Answers of /v1/chat/completions."""
@@ -82,10 +108,15 @@ class ChatForm(Form):
     chunk_kind = "chat.completion.chunk"
 
     def opening(self) -> list[Fields]:
-        """One chunk that says who speaks."""
-        return [self._chunk(_choice({"delta": {"role": "assistant", "content": ""}}))]
+        """One chunk for each answer, that says who speaks."""
+        opened: Fields = {"delta": {"role": "assistant", "content": ""}}
+        return [self._chunk(_choice(opened, index)) for index in range(self._count)]
 
-    def said(self, text: str) -> Fields:
+    def logprobs(self, chances: Sequence[Chance]) -> Fields | None:
+        """As in OpenAI's chat answers."""
+        return {"content": [_chance(chance) for chance in chances], "refusal": None} if chances else None
+
+    def said(self, text: str, index: int) -> Fields:  # noqa: ARG002  (a chat repeats no prompt)
         """A message."""
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
@@ -100,11 +131,33 @@ class TextForm(Form):
     id_prefix = "cmpl-"
     whole_kind = chunk_kind = "text_completion"
 
-    def said(self, text: str) -> Fields:
-        """The text itself."""
-        return {"text": text}
+    def __init__(self, body: CompletionBody) -> None:
+        super().__init__(body)
+        self._echoed = [prompt for prompt in body.prompt for _ in range(body.n or 1)] if body.echo else []
 
-    more = said
+    def opening(self) -> list[Fields]:
+        """The prompts, where they are to be repeated."""
+        return [self._chunk(_choice({"text": prompt}, index)) for index, prompt in enumerate(self._echoed)]
+
+    def logprobs(self, chances: Sequence[Chance]) -> Fields | None:
+        """As in OpenAI's text completions; offsets count from the first of these tokens."""
+        if not chances:
+            return None
+        ends = list(accumulate(len(chance.text) for chance in chances))
+        return {
+            "tokens": [chance.text for chance in chances],
+            "token_logprobs": [chance.logprob for chance in chances],
+            "top_logprobs": [{other.text: other.logprob for other in chance.others} for chance in chances],
+            "text_offset": [0, *ends[:-1]],
+        }
+
+    def said(self, text: str, index: int) -> Fields:
+        """The text itself, behind its prompt where that is to be repeated."""
+        return {"text": str(self._echoed[index]) + text if self._echoed else text}
+
+    def more(self, text: str) -> Fields:
+        """More of the text."""
+        return {"text": text}
 
 
 @router.get("/models", summary="List the loaded model", **examples.documented(examples.MODELS))
@@ -166,7 +219,7 @@ def _frames(job: Job[Completion], form: Form) -> Iterator[bytes]:
     """Yields the answer as it comes; an error after the start can only be its last event."""
     yield from map(frame, form.opening())
     for event in job.events():
-        yield frame(form.piece(event.text)) if event and event.text else b""
+        yield frame(form.piece(event)) if event and (event.text or event.chances) else b""
     if job.error is not None:
         yield frame(openai_error_body(in_words(job.error)))
         return
@@ -174,8 +227,13 @@ def _frames(job: Job[Completion], form: Form) -> Iterator[bytes]:
     yield DONE
 
 
-def _choice(said: Fields, reason: str | None = None) -> Fields:
-    return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
+def _choice(said: Fields, index: int, logprobs: Fields | None = None, reason: str | None = None) -> Fields:
+    return {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _chance(chance: Chance, deep: bool = True) -> Fields:
+    told: Fields = {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.raw)}
+    return {**told, "top_logprobs": [_chance(other, deep=False) for other in chance.others]} if deep else told
 
 
 def _model(record: ModelRecord) -> Fields:
@@ -186,11 +244,3 @@ def _model(record: ModelRecord) -> Fields:
 def _unknown(name: str, loaded: ModelRecord | None) -> ModelNotFound:
     instead = f"'{loaded.name}' is loaded." if loaded else "No model is loaded."
     return ModelNotFound(f"The model '{name}' is not loaded here. {instead}", field="model")
-
-
-def _usage(completion: Completion) -> dict[str, int]:
-    return {
-        "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": completion.completion_tokens,
-        "total_tokens": completion.prompt_tokens + completion.completion_tokens,
-    }

@@ -4,32 +4,25 @@ Fields of OpenAI's API that are not honoured yet are accepted with the value tha
 """
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from millm.engines.base import ChatRequest, Message, Sampling
 
 MAX_STOPS = 16
+MAX_PROMPTS = 16
+MAX_ANSWERS = 16
+MAX_LOGPROBS = 20
 COMPLETION_TOKENS = 16  # the default of OpenAI's /v1/completions
 
 # Say who asks or how to bill; there is nothing here that they could change.
 HARMLESS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key"})
 
 # field -> the values that ask for nothing; null asks for nothing in every field
-SHARED_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "logit_bias": ({},),
-}
-CHAT_NEUTRAL: dict[str, tuple[object, ...]] = SHARED_NEUTRAL | {
+CHAT_NEUTRAL: dict[str, tuple[object, ...]] = {
     "response_format": ({"type": "text"},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
@@ -45,12 +38,7 @@ CHAT_NEUTRAL: dict[str, tuple[object, ...]] = SHARED_NEUTRAL | {
     "verbosity": (),
     "web_search_options": (),
 }
-COMPLETION_NEUTRAL: dict[str, tuple[object, ...]] = SHARED_NEUTRAL | {
-    "best_of": (1,),
-    "echo": (False,),
-    "suffix": ("",),
-    "logprobs": (),
-}
+COMPLETION_NEUTRAL: dict[str, tuple[object, ...]] = {"best_of": (1,), "suffix": ("",)}
 # what a client may send back of an earlier answer
 MESSAGE_NEUTRAL: dict[str, tuple[object, ...]] = dict.fromkeys(("refusal", "audio", "function_call", "name"), ()) | {
     "tool_calls": ([],),
@@ -86,14 +74,24 @@ def _text(content: object) -> str:
     return "\n".join(part["text"] for part in content)
 
 
-def _one_prompt(prompt: object) -> object:
-    if isinstance(prompt, list):
-        if any(not isinstance(part, str) for part in prompt):
-            raise PydanticCustomError("unsupported_prompt", "token ids are not supported; send the text itself")
-        if len(prompt) != 1:
-            raise PydanticCustomError("unsupported_prompt", "send one prompt in each request")
-        return prompt[0]
-    return prompt
+def _prompts(prompt: Any) -> object:
+    """One or several prompts, each a text or the numbers of its tokens, as a tuple."""
+    several = prompt if isinstance(prompt, list) and not _are_tokens(prompt) else [prompt]
+    if not several or not all(isinstance(part, str) or _are_tokens(part) for part in several):
+        raise PydanticCustomError("string_type", "it must be a string, a list of token numbers, or a list of these")
+    if len(several) > MAX_PROMPTS:
+        raise PydanticCustomError("too_long", f"at most {MAX_PROMPTS} prompts are supported")
+    return tuple(part if isinstance(part, str) else tuple(part) for part in several)
+
+
+def _are_tokens(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(part) is int and part >= 0 for part in value)
+
+
+def _biases(biases: dict[str, float]) -> dict[str, float]:
+    if not all(token.isascii() and token.isdigit() for token in biases):
+        raise PydanticCustomError("token_number", "its keys must be token numbers")
+    return biases
 
 
 def _stops(stop: object) -> object:
@@ -117,9 +115,14 @@ TEXT_PARTS = {
 }
 STRINGS = {"type": "array", "items": {"type": "string"}}
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"anyOf": [{"type": "string"}, TEXT_PARTS]})]
-Prompt = Annotated[
-    str, BeforeValidator(_one_prompt), WithJsonSchema({"anyOf": [{"type": "string"}, STRINGS | {"maxItems": 1}]})
+TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+PROMPT = {"anyOf": [{"type": "string"}, TOKENS]}
+Prompts = Annotated[
+    tuple[str | tuple[int, ...], ...],
+    BeforeValidator(_prompts),
+    WithJsonSchema({"anyOf": [*PROMPT["anyOf"], {"type": "array", "items": PROMPT, "maxItems": MAX_PROMPTS}]}),
 ]
+Biases = Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], AfterValidator(_biases)]
 Stop = Annotated[
     tuple[str, ...],
     BeforeValidator(_stops),
@@ -152,13 +155,19 @@ class Generation(BaseModel):
     """What chat and plain completions have in common."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = SHARED_NEUTRAL
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {}
 
     model: str = Field(description="the name of the loaded model")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; default 1")
     top_p: float | None = Field(None, ge=0, le=1, description="default 1, which is off")
     top_k: int | None = Field(None, ge=0, description="default 0, which is off")
     max_tokens: int | None = Field(None, ge=1, description="the most tokens to answer with")
+    n: int | None = Field(None, ge=1, le=MAX_ANSWERS, description="how many answers; default 1")
+    min_p: float | None = Field(None, ge=0, le=1, description="least chance, in parts of the likeliest token's")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="for every time a token was said")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="for a token that was said at all")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="default 1, which is off")
+    logit_bias: Biases | None = Field(None, description="token numbers and what is added to their logits")
     stop: Stop = Field((), description="strings that end the answer and are not part of it")
     seed: int | None = Field(None, description="the same seed gives the same answer")
     stream: bool | None = Field(None, description="send the answer piece by piece, as server-sent events")
@@ -177,7 +186,7 @@ class Generation(BaseModel):
         """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def sampling(self, max_tokens: int | None) -> Sampling:
+    def sampling(self, max_tokens: int | None, logprobs: int | None) -> Sampling:
         """How to choose tokens; what is not given or null is OpenAI's default."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -186,6 +195,13 @@ class Generation(BaseModel):
             max_tokens=max_tokens,
             stop=self.stop,
             seed=self.seed,
+            min_p=self.min_p or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
+            logprobs=logprobs,
+            count=self.n or 1,
         )
 
 
@@ -203,6 +219,8 @@ class ChatBody(Generation):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="the newer name of max_tokens")
+    logprobs: bool | None = Field(None, description="tell how likely each token was")
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="and the likeliest in its place")
 
     @model_validator(mode="after")
     def _is_plain(self) -> Self:
@@ -210,11 +228,14 @@ class ChatBody(Generation):
             refuse_extras(message.model_extra or {}, MESSAGE_NEUTRAL, f"messages[{number}].")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise PydanticCustomError("conflict", "give this or 'max_completion_tokens'", {"param": "max_tokens"})
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError("conflict", "it needs 'logprobs': true", {"param": "top_logprobs"})
         return self
 
     def request(self) -> ChatRequest:
         """The request as engines take it."""
-        sampling = self.sampling(self.max_completion_tokens or self.max_tokens)
+        logprobs = self.top_logprobs or 0 if self.logprobs else None
+        sampling = self.sampling(self.max_completion_tokens or self.max_tokens, logprobs)
         return ChatRequest(tuple(message.message() for message in self.messages), sampling=sampling)
 
 
@@ -226,8 +247,20 @@ class CompletionBody(Generation):
     )
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = COMPLETION_NEUTRAL
 
-    prompt: Prompt
+    prompt: Prompts
+    echo: bool | None = Field(None, description="let each answer begin with its prompt")
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="tell the likeliest tokens in each place")
+
+    @model_validator(mode="after")
+    def _can_be_echoed(self) -> Self:
+        if self.echo and not all(isinstance(prompt, str) for prompt in self.prompt):
+            raise PydanticCustomError("conflict", "token numbers cannot be echoed", {"param": "echo"})
+        if self.echo and self.logprobs is not None:
+            raise PydanticCustomError("conflict", "it does not go with 'echo'", {"param": "logprobs"})
+        return self
 
     def request(self) -> ChatRequest:
         """The request as engines take it."""
-        return ChatRequest(prompt=self.prompt, sampling=self.sampling(self.max_tokens or COMPLETION_TOKENS))
+        return ChatRequest(
+            prompts=self.prompt, sampling=self.sampling(self.max_tokens or COMPLETION_TOKENS, self.logprobs)
+        )

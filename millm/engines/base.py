@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from millm.events import Report
+from millm.events import Chance, Report
 from millm.records import ModelRecord
 
 
@@ -24,6 +24,12 @@ class Sampling:
     temperature: 0 means greedy. top_p: 0-1, 1 means off. top_k: 0 means off. max_tokens: None means as many
     as the context has room for. stop: strings that end the answer and are not part of it. seed: None means
     another answer each time. clip: fewer than max_tokens will do where the context has no room for them.
+    min_p: 0-1, the least chance of a token, in parts of the likeliest one's; 0 means off.
+    frequency_penalty, presence_penalty: taken off a token's logit for every time, or once, that it stands in the
+    answer, -2 to 2. repetition_penalty: what logits of tokens in prompt or answer are divided by (multiplied, below
+    0); 1 means off. logit_bias: pairs of a token and what is added to its logit, -100 to 100.
+    logprobs: how many of the likeliest tokens are told in each place, beside the chosen one; None means no chances.
+    count: how many answers.
     """
 
     temperature: float = 1.0
@@ -33,14 +39,24 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     clip: bool = False
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What to answer: a conversation, or (when `prompt` is not None) a text to go on with as it stands."""
+    """What to answer: a conversation, or (when there are `prompts`) texts to go on with as they stand.
+
+    prompts: each a text, or the numbers of its tokens. Each one gets `sampling.count` answers.
+    """
 
     messages: tuple[Message, ...] = ()
-    prompt: str | None = None
+    prompts: tuple[str | tuple[int, ...], ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -50,6 +66,8 @@ class Completion:
 
     finish_reason: "stop" (the model ended its turn or a stop string came) or "length".
     first_token_s: seconds from the request to the first token. tokens_per_s: of the tokens after the first.
+    chances: of the answer's tokens, where they were asked for. others: the further answers, where there are several.
+    cached_tokens: of the prompt, that an earlier request had read already.
     """
 
     text: str
@@ -58,6 +76,9 @@ class Completion:
     completion_tokens: int
     first_token_s: float
     tokens_per_s: float
+    chances: tuple[Chance, ...] = ()
+    others: tuple["Completion", ...] = ()
+    cached_tokens: int = 0
 
 
 class Engine(Protocol):
@@ -88,11 +109,13 @@ class LoadOptions:
     """How to open a model. folder: where its files are. context_length: tokens, None for the model's own.
 
     adapter: the directory of a LoRA or another adapter in the form of PEFT, to be laid over it.
+    cache_bytes: how much memory the caches of all answers may take; None for no limit.
     """
 
     folder: Path
     context_length: int | None = None
     adapter: Path | None = None
+    cache_bytes: int | None = None
 
 
 Opener = Callable[[ModelRecord, LoadOptions, Report], Engine]

@@ -51,8 +51,8 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
         report(Event(Stage.MOVING_TO_GPU, WEIGHTS_DONE))
         torch.cuda.synchronize()
     report(Event(Stage.WARMING_UP, WEIGHTS_DONE))
-    _warm_up(network, tokenizer)
-    engine = DecodeEngine(network, tokenizer, context_length(record, options, config))
+    tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
+    engine = DecodeEngine(network, tokenizer, context_length(record, options, config), options.cache_bytes)
     report(Event(Stage.WARMING_UP, 100.0))
     return engine
 
@@ -219,16 +219,6 @@ def _reported(
 def _bytes_of(conversion: Any, sizes: Mapping[str, int]) -> int:
     """Bytes of the stored tensors that a step makes parameters of."""
     return sum(sizes.get(name, 0) for name in set().union(*conversion.layer_targets.values()))
-
-
-def _warm_up(network: Any, tokenizer: Any) -> None:
-    """Runs one token through the network: brings mapped pages in, chooses kernels, proves that it has a cache."""
-    tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
-    with torch.inference_mode():
-        seen = network(input_ids=torch.zeros((1, 1), dtype=torch.long, device=network.device), use_cache=True)
-    if getattr(seen, "past_key_values", None) is None:
-        name = type(network).__name__
-        raise UnsupportedModel(f"Architecture '{name}' cannot go on from a cache.", architecture=name)
 
 
 @contextmanager

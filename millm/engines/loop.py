@@ -1,78 +1,67 @@
-"""The decode loop that all requests share: a row is admitted, steps token by token beside the others, leaves.
+"""The decode loop that all requests share: a row reads its prompt, joins the others, steps with them, leaves.
 
-The network, the caches and the samplers are touched on one lane of width one. `chat` hands its row over
-through a deque, which needs no lock, and waits for the row's own job.
+The network and the caches are touched on one lane of width one. `chat` hands its rows over through a deque, which
+needs no lock, and waits for the rows' own jobs.
 """
 
-import inspect
 from collections import deque
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 
-from millm.engines.base import ChatRequest, Completion, Sampling
+from millm.engines.base import ChatRequest, Completion
+from millm.engines.forward import Forward
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
+from millm.engines.prefixes import Prefixes
 from millm.engines.prompts import prompt_tokens
-from millm.engines.sampling import Sampler
+from millm.engines.rows import Row, check_length, ending_tokens, room
+from millm.engines.sampling import Choice, Sampler, choose
+from millm.engines.slots import SLACK
 from millm.engines.text import AnswerText
-from millm.errors import Cancelled, ContextLengthExceeded, InsufficientMemory, InvalidRequest, ModelNotLoaded
-from millm.events import Event, Report, Stage
+from millm.engines.trial import tried
+from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, MiLLMError, ModelNotLoaded
+from millm.events import Event, Report
 from millm.jobs import Job, Lane
 
-LONGEST_TOKEN = 128  # characters; longer ones (runs of spaces) are rare enough to be no limit in practice
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """One answer in the making. fresh: tokens that its cache has not seen yet, at first the whole prompt."""
-
-    fresh: list[int]
-    limit: int
-    sampler: Sampler
-    text: AnswerText
-    report: Report
-    asked_at: float
-    done: Job[Completion] = field(default_factory=Job)
-    cache: Any = None
-    prompt_count: int = 0
-    count: int = 0
-    answer: str = ""
-    first_at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.prompt_count = len(self.fresh)
-
-    def completion(self, reason: str) -> Completion:
-        """The finished answer."""
-        decoding = perf_counter() - self.first_at
-        return Completion(
-            text=self.answer,
-            finish_reason=reason,
-            prompt_tokens=self.prompt_count,
-            completion_tokens=self.count,
-            first_token_s=self.first_at - self.asked_at,
-            tokens_per_s=(self.count - 1) / decoding if self.count > 1 else 0.0,
-        )
+MOST_ROWS = 32  # that step together
+PIECE = 256  # tokens of prompts that are read between two steps of the others
+LONG_PIECE = 2048  # tokens that are read at once while nobody else waits
+KEPT_SHARE = 0.25  # of the memory for caches: those of answers that are over
+KEPT_BYTES = 2 << 30  # as well, where the memory is not limited
 
 
 class DecodeEngine:
     """A causal language model that answers any number of requests at once. It is an `Engine`."""
 
-    def __init__(self, network: Any, tokenizer: Any, context_length: int) -> None:
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Any,
+        context_length: int,
+        cache_bytes: int | None = None,
+        forward: Forward | None = None,
+    ) -> None:
+        """cache_bytes: how much memory the caches may take; None for no limit. forward: None to try what works."""
+        forward = forward or tried(network)
         self.memory_bytes = weight_bytes(network)
         self.context_length = context_length
-        self._network = network
+        self.batching, self.pieces = forward.together, forward.pieces
         self._tokenizer = tokenizer
         self._endings = ending_tokens(network, tokenizer)
-        self._vocabulary = network.get_input_embeddings().weight.shape[0]
-        # Where the network can, it computes the logits of the last position only.
-        parameters = inspect.signature(network.forward).parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._forward = forward
+        self._slots = forward.new_slots() if forward.together else None
+        reusable = forward.pieces and forward.new_slots() is not None
+        kept = min(KEPT_BYTES, int(KEPT_SHARE * cache_bytes)) if cache_bytes is not None else KEPT_BYTES
+        self._prefixes = Prefixes(forward.new_cache, kept if reusable else 0)
+        self._cache_bytes = cache_bytes
         self._lane = Lane("decode", 1)
         self._arrivals: deque[Row] = deque()
-        self._rows: list[Row] = []
+        self._waiting: list[Row] = []  # the first one may have read a part of its prompt
+        self._rows: list[Row] = []  # that step; where they step together, in the order of their slots
         self._closed = False
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
@@ -85,138 +74,213 @@ class DecodeEngine:
         """
         if self._closed:
             raise ModelNotLoaded("The model was unloaded.")
-        row = self._row(request, report)
-        self._arrivals.append(row)
+        rows = self._rows_of(request, report)
+        self._arrivals.extend(rows)
         self._lane.submit(self._run)
-        return row.done.result()
+        try:
+            first, *others = [row.done.result() for row in rows]
+        finally:
+            for row in rows:
+                row.done.cancel()
+        return replace(first, others=tuple(others))
 
     def close(self) -> None:
         """Cancels what still runs and gives the memory back."""
         self._closed = True
         self._lane.close()
-        for row in (*self._rows, *self._arrivals):
+        for row in (*self._rows, *self._waiting, *self._arrivals):
             row.done.fail(Cancelled())
-        self._rows.clear()
+        self._rows, self._waiting = [], []
         self._arrivals.clear()
-        del self._network, self._tokenizer
+        del self._forward, self._slots, self._prefixes, self._tokenizer
         release_memory()
 
-    def _row(self, request: ChatRequest, report: Report) -> Row:
-        asked_at = perf_counter()
-        sampler = Sampler(request.sampling)
+    def _rows_of(self, request: ChatRequest, report: Report) -> list[Row]:
         check_length(request, self.context_length)
-        tokens = prompt_tokens(self._tokenizer, request)
-        unknown = max(tokens)
-        if unknown >= self._vocabulary:
+        prompts = prompt_tokens(self._tokenizer, request)
+        return [
+            self._row(tokens, request, number, partial(_indexed, report, index))
+            for index, (tokens, number) in enumerate(product(prompts, range(request.sampling.count)))
+        ]
+
+    def _row(self, tokens: list[int], request: ChatRequest, number: int, report: Report) -> Row:
+        sampling = request.sampling
+        sampler = Sampler(sampling, tokens, number)
+        unknown = max((*tokens, *(token for token, _ in sampling.logit_bias)))
+        if unknown >= self._forward.vocabulary or min(tokens) < 0:
             raise InvalidRequest(
-                f"The prompt holds the token {unknown}, but the model knows only {self._vocabulary}: "
+                f"The prompt holds the token {unknown}, but the model knows only {self._forward.vocabulary}: "
                 "the tokenizer belongs to another model."
             )
-        limit = room(len(tokens), self.context_length, request.sampling)
-        text = AnswerText(self._tokenizer, request.sampling.stop)
-        return Row(tokens, limit, sampler, text, report, asked_at)
+        text = AnswerText(self._tokenizer, sampling.stop)
+        return Row(tokens, room(len(tokens), self.context_length, sampling), sampler, text, report)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _run(self, job: Job[None]) -> None:
-        """Steps all rows in turn until none is left.
+        """Lets all rows read and step until none is left.
 
         Every arrival queues one run, so none is ever missed; a run that sees another behind it hands over.
         """
         while not job.cancelling:
-            self._admit()
-            self._rows = [row for row in self._rows if self._step(row)]
-            if not (self._rows or self._arrivals) or len(self._lane.jobs) > 1:
+            try:
+                self._turn()
+            except BaseException as error:
+                for row in (*self._rows, *self._waiting):
+                    row.done.fail(error)
+                raise
+            if not (self._rows or self._waiting or self._arrivals) or len(self._lane.jobs) > 1:
                 return
 
-    def _admit(self) -> None:
+    def _turn(self) -> None:
+        """Reads one piece of what waits, and brings every row one token further."""
         while self._arrivals:
-            self._rows.append(self._arrivals.popleft())
+            self._waiting.append(self._arrivals.popleft())
+        self._waiting = [row for row in self._waiting if _goes_on(row, row.reading)]
+        self._read_prompts()
+        self._step()
 
-    def _step(self, row: Row) -> bool:
-        """Brings one row one token further. Returns whether it goes on; an error ends this row alone."""
+    def _read_prompts(self) -> None:
+        """Reads a piece of the prompts that wait. Rows that are through say their first token and join the others."""
+        left = PIECE if self._rows else LONG_PIECE
+        while self._waiting and left > 0 and self._has_room(self._waiting[0]):
+            row = self._waiting[0]
+            left -= self._read_piece(row, left)
+            if row.done.done or not row.unread:
+                self._waiting.remove(row)
+
+    def _read_piece(self, row: Row, most: int) -> int:
+        """Reads so many tokens of a row's prompt at most; returns how many. An error ends this row alone."""
+        if not row.begun:
+            row.begin(*self._prefixes.find(row.prompt))
+            row.cache = row.cache or self._forward.new_cache()
+        piece = row.unread[:most] if self._forward.pieces else row.unread
+        logits = self._read(row, piece)
+        if logits is not None:
+            row.unread = row.unread[len(piece) :]
+            if not row.unread and self._accept(row, choose([row.sampler], logits)[0]):
+                self._join(row)
+        return len(piece)
+
+    def _read(self, row: Row, tokens: list[int]) -> Any:
+        """Lets a row's own cache read tokens; returns the logits. After an error, which ends this row alone, None."""
         try:
-            if not row.count:
-                row.report(Event(Stage.READING_PROMPT))
-            token = row.sampler.choose(self._forward(row))
-            completion = self._accept(row, token)
-        except BaseException as error:  # noqa: BLE001  (it reaches whoever waits for this row)
+            logits, row.cache = self._forward.read(tokens, row.cache, row.length - len(row.unread or tokens))
+        except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
+            if out_of_memory(error) and self._prefixes.shrink():
+                return self._read(row, tokens)
             row.done.fail(_row_error(error))
+            return None
+        return logits
+
+    def _has_room(self, newcomer: Row) -> bool:
+        """Whether one more row may join; earlier caches make way for it."""
+        if not self._rows:
+            return True
+        needed = self._needed([*self._rows, newcomer])
+        if self._cache_bytes is not None and needed + self._prefixes.size > self._cache_bytes:
+            self._prefixes.shrink(max(0, int(self._cache_bytes - needed)))
+        return len(self._rows) < MOST_ROWS and self._fits(needed)
+
+    def _needed(self, rows: list[Row]) -> float:
+        """Bytes that the caches of these rows take."""
+        return len(rows) * (max(row.length for row in rows) + SLACK) * self._forward.token_bytes
+
+    def _fits(self, needed: float) -> bool:
+        return self._cache_bytes is None or needed <= self._cache_bytes
+
+    def _join(self, row: Row) -> None:
+        if self._slots is not None:
+            try:
+                self._slots.join(row.cache, len(row.prompt))
+            except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
+                row.done.fail(_row_error(error))
+                return
+            self._prefixes.keep(row.prompt, row.cache)
+            row.cache = None
+        self._rows.append(row)
+
+    def _step(self) -> None:
+        """Brings every row one token further; rows that are over leave."""
+        while len(self._rows) > 1 and not self._fits(self._needed(self._rows)):
+            self._shed(_full())
+        if not self._rows:
+            return
+        stepped, logits = self._step_together() if self._slots is not None else self._step_in_turn()
+        if not stepped:
+            return
+        for row, choice in zip(stepped, choose([row.sampler for row in stepped], logits), strict=True):
+            if not self._accept(row, choice):
+                self._leave(row)
+
+    def _step_together(self) -> tuple[list[Row], Any]:
+        assert self._slots is not None
+        while self._rows:
+            try:
+                return list(self._rows), self._forward.step([row.tokens[-1] for row in self._rows], self._slots)
+            except Exception as error:  # noqa: BLE001  (it reaches whoever waits for these rows)
+                full = out_of_memory(error)
+                if full and self._slots.retriable and self._prefixes.shrink():
+                    continue
+                alone = full and self._slots.retriable
+                for _ in range(1 if alone else len(self._rows)):
+                    self._shed(_row_error(error))
+        return [], None
+
+    def _step_in_turn(self) -> tuple[list[Row], Any]:
+        logits = {row: self._read(row, row.tokens[-1:]) for row in self._rows}
+        self._rows = [row for row in self._rows if not row.done.done]
+        return list(self._rows), torch.cat([logits[row] for row in self._rows]) if self._rows else None
+
+    def _accept(self, row: Row, choice: Choice | MiLLMError) -> bool:
+        """Gives a row its next token. Returns whether it goes on."""
+        if isinstance(choice, MiLLMError):
+            row.done.fail(choice)
             return False
-        if completion:
-            row.done.finish(completion)
-        return completion is None
+        return _goes_on(row, lambda: row.accept(choice, choice.token in self._endings))
 
-    def _forward(self, row: Row) -> Any:
-        """Lets the network read the row's fresh tokens; returns the logits of what comes next.
+    def _shed(self, error: BaseException) -> None:
+        """Ends the row that came last, so that the others can go on."""
+        newest = max(self._rows, key=lambda row: row.asked_at)
+        newest.done.fail(error)
+        self._leave(newest, keep=False)
 
-        A long prompt is read in one piece: in several, rounding makes other logits than `generate` computes.
-        """
-        tokens = torch.tensor([row.fresh], device=self._network.device)
-        seen = self._network(input_ids=tokens, past_key_values=row.cache, use_cache=True, **self._last_only)
-        row.cache = seen.past_key_values
-        return seen.logits[0, -1]
-
-    def _accept(self, row: Row, token: int) -> Completion | None:
-        """Takes the token into the answer and reports it; returns the completion if it was the last."""
-        row.fresh = [token]
-        row.count += 1
-        if row.count == 1:
-            row.first_at = perf_counter()
-        ended = token in self._endings
-        text = "" if ended else row.text.push(token)
-        over = ended or row.text.stopped or row.count >= row.limit
-        if over:
-            text += row.text.flush()
-        row.answer += text
-        row.report(Event(Stage.GENERATING, text=text, tokens=row.count))
-        return row.completion("stop" if ended or row.text.stopped else "length") if over else None
+    def _leave(self, row: Row, keep: bool = True) -> None:
+        """Takes a row out. keep: whether its cache is of use to requests that go on from it."""
+        place = self._rows.index(row)
+        cache = self._forward.new_cache() if self._slots is not None and self._prefixes.limit else row.cache
+        if self._slots is not None:
+            if keep and cache is not None:
+                self._slots.give(place, cache)
+            self._slots.leave(place)
+            self._rows[place] = self._rows[-1]
+            self._rows.pop()
+        else:
+            self._rows.remove(row)
+        if keep and cache is not None:
+            self._prefixes.keep([*row.prompt, *row.tokens[:-1]], cache)
 
 
-def check_length(request: ChatRequest, context: int) -> None:
-    """Refuses a prompt that cannot fit before its tokens are counted, which would take a while.
-
-    Raises:
-        ContextLengthExceeded: it has more characters than the longest tokens could hold.
-    """
-    characters = len(request.prompt or "") + sum(len(message.content) for message in request.messages)
-    if characters > context * LONGEST_TOKEN:
-        raise ContextLengthExceeded(
-            f"This model's context is {context} tokens, but the prompt has {characters} characters.",
-            context_length=context,
-            characters=characters,
-        )
+def _indexed(report: Report, index: int, event: Event) -> None:
+    """Reports which answer an event is about."""
+    report(replace(event, index=index))
 
 
-def room(prompt: int, context: int, sampling: Sampling) -> int:
-    """How many tokens may be generated.
-
-    Raises:
-        ContextLengthExceeded: the prompt leaves no room for the tokens asked for.
-    """
-    asked = sampling.max_tokens
-    if asked and sampling.clip:
-        asked = min(asked, max(1, context - prompt))
-    if prompt >= context or prompt + (asked or 0) > context:
-        wish = f" and {asked} tokens of answer were asked for" if asked else ""
-        raise ContextLengthExceeded(
-            f"This model's context is {context} tokens, but the prompt has {prompt} tokens{wish}.",
-            context_length=context,
-            prompt_tokens=prompt,
-            max_tokens=asked,
-        )
-    return asked or context - prompt
+def _goes_on(row: Row, work: Callable[[], None]) -> bool:
+    """Does something for a row that may end it, with an answer or with an error. Returns whether it goes on."""
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001  (it reaches whoever waits for this row)
+        row.done.fail(_row_error(error))
+    return not row.done.done
 
 
-def ending_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens with which the model ends its turn."""
-    stated = network.generation_config.eos_token_id
-    listed = stated if isinstance(stated, list) else [stated]
-    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+def _full() -> InsufficientMemory:
+    return InsufficientMemory("Out of memory while answering. Try a shorter conversation or a smaller model.")
 
 
 def _row_error(error: BaseException) -> BaseException:
     if not out_of_memory(error):
         return error
-    full = InsufficientMemory("Out of memory while answering. Try a shorter conversation or a smaller model.")
+    full = _full()
     full.__cause__ = error
     return full

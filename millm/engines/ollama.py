@@ -75,8 +75,7 @@ class OllamaEngine:
         """
         if self._closed:
             raise errors.ModelNotLoaded("The model was unloaded.")
-        if not (request.messages if request.prompt is None else request.prompt):
-            raise errors.InvalidRequest("There is nothing to answer: the prompt or conversation is empty.")
+        _check(request)
         answer, server = _Answer(report), self._server
         server.run(lambda client: attend(server.answer(client, request), answer.hear, answer.tick), _answer_error)
         return answer.completion()
@@ -116,10 +115,14 @@ class _Server:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "num_predict": -1 if sampling.max_tokens is None else sampling.max_tokens,
+            "min_p": sampling.min_p,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "repeat_penalty": sampling.repetition_penalty,
             "stop": list(sampling.stop),
             **({} if sampling.seed is None else {"seed": sampling.seed}),
         }
-        name, prompt = self._name, request.prompt
+        name, prompt = self._name, str(request.prompts[0]) if request.prompts else None
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         parts: AsyncIterator[Part] = (
             await client.chat(name, messages, stream=True, options=options, keep_alive=FOREVER)
@@ -192,6 +195,21 @@ class _Answer:
         closing = "</think>" if said and self._thinking else ""
         self._thinking = self._thinking and not said
         return opening + thought + closing + said
+
+
+def _check(request: ChatRequest) -> None:
+    """Raises `InvalidRequest` if there is nothing to answer, or something is asked for that Ollama does not do."""
+    if not any(request.prompts or request.messages):
+        raise errors.InvalidRequest("There is nothing to answer: the prompt or conversation is empty.")
+    sampling = request.sampling
+    beyond = {
+        "more than one answer": sampling.count > 1 or len(request.prompts) > 1,
+        "a prompt of token numbers": any(not isinstance(prompt, str) for prompt in request.prompts),
+        "logit_bias": sampling.logit_bias,
+        "logprobs": sampling.logprobs is not None,
+    }
+    if asked := [name for name, wanted in beyond.items() if wanted]:
+        raise errors.InvalidRequest(f"A model in Ollama cannot be asked for {' and '.join(asked)}.")
 
 
 def _texts(part: "Part") -> tuple[str, str]:

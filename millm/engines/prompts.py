@@ -8,19 +8,24 @@ from millm.engines.base import ChatRequest, Message
 from millm.errors import InvalidRequest
 
 
-def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[int]:
-    """The tokens of the prompt: the conversation in the model's own format, or the plain text as it stands.
+def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[list[int]]:
+    """The tokens of every prompt: the conversation in the model's own format, or the plain texts as they stand.
 
     Raises:
         InvalidRequest: the model has no chat template, or its template refuses the conversation; or there
             is nothing to answer.
     """
-    if request.prompt is not None:
-        tokens: list[int] = tokenizer(request.prompt)["input_ids"]
+    if request.prompts:
+        prompts = [_plain_tokens(tokenizer, prompt) for prompt in request.prompts]
     else:
-        tokens = _conversation_tokens(tokenizer, request.messages)
-    if not tokens:
+        prompts = [_conversation_tokens(tokenizer, request.messages)]
+    if not all(prompts):
         raise InvalidRequest("The prompt is empty.")
+    return prompts
+
+
+def _plain_tokens(tokenizer: Any, prompt: str | tuple[int, ...]) -> list[int]:
+    tokens: list[int] = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
     return tokens
 
 

@@ -91,7 +91,7 @@ def _read(
     engine = DecodeEngine(network, tokenizer, ids.shape[1] + TIMED_TOKENS)
     written = engine.chat(
         ChatRequest(
-            prompt=tokenizer.decode(ids[0, :FEWEST_TOKENS]),
+            prompts=(tuple(ids[0, :FEWEST_TOKENS].tolist()),),
             sampling=Sampling(temperature=0, max_tokens=TIMED_TOKENS),
         ),
         lambda _: None,

@@ -66,7 +66,7 @@ def quantize(source: Path, target: Path, form: Quantization, trusted: bool, repo
     copy = load_weights(target, transformers.AutoConfig.from_pretrained(target, **code), lambda _: None, **code)
     _compare(said, _logits(copy, ids))
     engine = DecodeEngine(copy, tokenizer, ids.shape[1] + TOKENS)
-    engine.chat(ChatRequest(prompt=PROMPT, sampling=Sampling(temperature=0, max_tokens=TOKENS)), lambda _: None)
+    engine.chat(ChatRequest(prompts=(PROMPT,), sampling=Sampling(temperature=0, max_tokens=TOKENS)), lambda _: None)
     engine.close()
     report(Event(Stage.VERIFYING, 100.0))
 

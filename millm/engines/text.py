@@ -1,7 +1,14 @@
 """From tokens to text while they come: whole characters only, and never a part of a stop string."""
 
+import re
 from typing import Any
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from millm.engines.sampling import Choice
+from millm.events import Chance
+
+SPACE = "\u2581"  # how sentencepiece writes the space before a word
 CUT = "\ufffd"  # what a decoder writes for bytes that are no character (yet)
 
 
@@ -78,10 +85,23 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
+def token_bytes(tokenizer: Any, token: int) -> bytes:
+    """What a token stands for, also where that is a part of a character only."""
+    piece: str = tokenizer.convert_ids_to_tokens(token) or ""
+    text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if CUT not in text:
+        return (" " + text if piece.startswith(SPACE) and not text.startswith(" ") else text).encode()
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
+        return bytes.fromhex(byte[1])
+    table = {character: byte for byte, character in bytes_to_unicode().items()}
+    return bytes(table[c] for c in piece) if all(c in table for c in piece) else text.encode()
+
+
 class AnswerText:
     """The text of one answer as it comes: tokens in, text out that may be shown."""
 
     def __init__(self, tokenizer: Any, stops: tuple[str, ...] = ()) -> None:
+        self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer)
         self._finder = StopFinder(stops)
 
@@ -97,3 +117,12 @@ class AnswerText:
     def flush(self) -> str:
         """The rest, at the end of the answer."""
         return self._finder.push(self._detokenizer.flush()) + self._finder.flush()
+
+    def chance(self, choice: Choice) -> Chance:
+        """How likely the model found a token and the others in its place."""
+        others = tuple(self._chance(token, logprob) for token, logprob in choice.likeliest)
+        return self._chance(choice.token, choice.logprob, others)
+
+    def _chance(self, token: int, logprob: float, others: tuple[Chance, ...] = ()) -> Chance:
+        raw = token_bytes(self._tokenizer, token)
+        return Chance(raw.decode(errors="replace"), raw, logprob, others)

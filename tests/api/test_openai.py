@@ -251,7 +251,7 @@ def test_a_plain_completion_takes_the_prompt_as_it_stands(listening: tuple[Liste
     for prompt in ("Once upon", ["Once upon"]):
         answer = client.post("/v1/completions", json={"model": "tiny", "prompt": prompt})
         assert answer.status_code == 200
-    assert engine.asked == [ChatRequest(prompt="Once upon", sampling=Sampling(max_tokens=16))] * 2
+    assert engine.asked == [ChatRequest(prompts=("Once upon",), sampling=Sampling(max_tokens=16))] * 2
 
 
 # streams, frame by frame
@@ -336,7 +336,7 @@ def test_a_full_queue_says_when_to_come_back(make: Make) -> None:
     manager = make(opener=opener)
     load(manager)
     client = TestClient(create_app(manager, GuardPolicy()), base_url="http://localhost")
-    waiting = [manager.chat(ChatRequest(prompt="a " * 100)) for _ in range(128)]
+    waiting = [manager.chat(ChatRequest(prompts=("a " * 100,))) for _ in range(128)]
     answer = chat(client)
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "queue_full"

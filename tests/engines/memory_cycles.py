@@ -17,7 +17,7 @@ from millm.events import Event
 from millm.records import ModelRecord
 
 RECORD = ModelRecord(id=1, name="tiny")
-HELLO = ChatRequest(prompt="Hello", sampling=Sampling(temperature=0, max_tokens=5))
+HELLO = ChatRequest(prompts=("Hello",), sampling=Sampling(temperature=0, max_tokens=5))
 
 
 def anonymous_mb() -> float:

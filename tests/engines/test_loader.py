@@ -229,7 +229,8 @@ except LoadFailed as error:
 assert process.memory_info().vms < before + 10 * 2**20, process.memory_info().vms - before
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 engine = open_model(record, big, silent)
-print(engine.chat(ChatRequest(prompt="a", sampling=Sampling(temperature=0, max_tokens=3)), silent).completion_tokens)
+asked = ChatRequest(prompts=("a",), sampling=Sampling(temperature=0, max_tokens=3))
+print(engine.chat(asked, silent).completion_tokens)
 """
 
 
@@ -316,7 +317,7 @@ def test_the_context_is_what_was_asked_for_within_what_the_model_has(caplog: pyt
 
 def test_the_context_asked_for_reaches_the_engine(tiny: Tiny) -> None:
     engine = open_model(RECORD, LoadOptions(tiny("llama"), 40), silent)
-    answer = engine.chat(ChatRequest(prompt="Hello", sampling=Sampling(temperature=0)), silent)
+    answer = engine.chat(ChatRequest(prompts=("Hello",), sampling=Sampling(temperature=0)), silent)
     engine.close()
     assert answer.prompt_tokens + answer.completion_tokens == 40
 
@@ -373,7 +374,7 @@ def test_an_adapter_is_applied_as_peft_applies_it(tiny: Tiny, tmp_path: Path) ->
 
     adapter = make_adapter(tiny("llama"), tmp_path / "adapter")
     engine = open_model(RECORD, LoadOptions(tiny("llama"), adapter=adapter), silent)
-    answer = engine.chat(ChatRequest(prompt="Hello", sampling=Sampling(temperature=0, max_tokens=8)), silent)
+    answer = engine.chat(ChatRequest(prompts=("Hello",), sampling=Sampling(temperature=0, max_tokens=8)), silent)
     engine.close()
     network = transformers.AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=on_this_cpu())
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("llama"))

@@ -122,7 +122,7 @@ def test_what_was_not_chosen_is_not_made_up(server: OllamaServer) -> None:
 
 def test_a_prompt_is_gone_on_with_as_it_stands(server: OllamaServer) -> None:
     server.answers["Once upon"] = [" a", " time"]
-    answer = load(server).chat(ChatRequest(prompt="Once upon"), Watcher())
+    answer = load(server).chat(ChatRequest(prompts=("Once upon",)), Watcher())
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == (" a time", 2, 2)
     sent = server.bodies("/api/generate")[-1]
     assert (sent["prompt"], sent["raw"]) == ("Once upon", True)
@@ -170,7 +170,7 @@ def test_many_chats_at_once(server: OllamaServer) -> None:
 def test_a_cancel_ends_a_silent_answer(server: OllamaServer, path: str, after: int) -> None:
     engine = load(server)
     server.fault = Fault(path, "silent", after)
-    request = ask("hello") if path == "/api/chat" else ChatRequest(prompt="hello")
+    request = ask("hello") if path == "/api/chat" else ChatRequest(prompts=("hello",))
     since = time.monotonic()
     watcher = Watcher(lambda: time.monotonic() - since > 0.1)
     with pytest.raises(Cancelled):
@@ -267,7 +267,7 @@ def test_an_answer_that_breaks_off_is_an_error(server: OllamaServer, kind: str, 
     assert engine.chat(ask("hello"), Watcher()).text == "You said: hello"
 
 
-@pytest.mark.parametrize("request_", [ChatRequest(), ChatRequest(prompt="")], ids=["no turn", "no text"])
+@pytest.mark.parametrize("request_", [ChatRequest(), ChatRequest(prompts=("",))], ids=["no turn", "no text"])
 def test_nothing_to_answer(server: OllamaServer, request_: ChatRequest) -> None:
     engine = load(server)
     server.seen.clear()

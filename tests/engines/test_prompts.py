@@ -45,7 +45,7 @@ def test_a_conversation_is_written_by_the_template(tokenizer: Any) -> None:
 
 @pytest.mark.slow
 def test_a_text_stays_as_it_is(tokenizer: Any) -> None:
-    assert prompt_tokens(tokenizer, ChatRequest(prompt="A list is")) == tokenizer("A list is")["input_ids"]
+    assert prompt_tokens(tokenizer, ChatRequest(prompts=("A list is",))) == [tokenizer("A list is")["input_ids"]]
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_without_a_template_only_texts_can_be_continued(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     with pytest.raises(InvalidRequest, match=r"no chat template.*/v1/completions"):
         shown(tokenizer, *TALK)
-    assert prompt_tokens(tokenizer, ChatRequest(prompt="A list is"))
+    assert prompt_tokens(tokenizer, ChatRequest(prompts=("A list is",)))
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_nothing_to_answer_is_refused(tokenizer: Any) -> None:
     with pytest.raises(InvalidRequest, match="^The conversation is empty"):
         prompt_tokens(tokenizer, ChatRequest())
     with pytest.raises(InvalidRequest, match="^The prompt is empty"):
-        prompt_tokens(tokenizer, ChatRequest(prompt=""))
+        prompt_tokens(tokenizer, ChatRequest(prompts=("",)))
 
 
 def test_folding_keeps_order_and_finds_the_first_user_turn() -> None:

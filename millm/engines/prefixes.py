@@ -1,0 +1,120 @@
+"""Caches of earlier prompts and answers, so that what two requests have in common is read once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import cache_utils
+
+FEWEST = 16  # tokens in common that are worth it
+STATES = ("conv_states", "recurrent_states")
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """Tokens and the cache of a network that has read them."""
+
+    tokens: list[int]
+    cache: Any
+    size: int
+
+
+class Prefixes:
+    """Keeps caches by their tokens; of those that do not fit any more the one unused for longest goes first."""
+
+    def __init__(self, new_cache: Callable[[], Any], limit: int) -> None:
+        """new_cache: makes an empty cache for one row. limit: bytes for all caches together."""
+        self._new_cache = new_cache
+        self.limit = limit
+        self._kept: list[Prefix] = []  # the one used last at the end
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(prefix.size for prefix in self._kept)
+
+    def find(self, tokens: list[int]) -> tuple[int, Any]:
+        """How many of the first tokens are known, and a cache that has read them; 0 and None without one.
+
+        The last token is never among them: its logits are what a reader is after.
+        """
+        best, count = None, FEWEST - 1
+        for prefix in self._kept:
+            usable = self._usable(prefix, tokens)
+            if usable > count:
+                best, count = prefix, usable
+        if best is None:
+            return 0, None
+        self._kept.remove(best)
+        self._kept.append(best)
+        return count, self._first(best.cache, count)
+
+    def keep(self, tokens: list[int], cache: Any) -> None:
+        """Keeps a cache that has read these tokens; the caller does not use it any more."""
+        size = cache_bytes(cache)
+        if not self.limit or len(tokens) < FEWEST or size > self.limit:
+            return
+        self._kept = [known for known in self._kept if known.tokens != tokens[: len(known.tokens)]]
+        self._kept.append(Prefix(tokens, cache, size))
+        self.shrink(self.limit)
+
+    def shrink(self, size: int = 0) -> bool:
+        """Forgets caches until so many bytes are kept at most. Returns whether any went."""
+        before = len(self._kept)
+        while self._kept and self.size > size:
+            del self._kept[0]
+        return len(self._kept) < before
+
+    def _usable(self, prefix: Prefix, tokens: list[int]) -> int:
+        common = _common(prefix.tokens, tokens[:-1])
+        whole = common == len(prefix.tokens)
+        return common if whole or all(map(_can_be_cut, prefix.cache.layers)) else 0
+
+    def _first(self, cache: Any, count: int) -> Any:
+        """A cache of the first tokens. Keys and values are shared, because a cache that grows makes new ones."""
+        fresh = self._new_cache()
+        for mine, its in zip(fresh.layers, cache.layers, strict=True):
+            if isinstance(its, cache_utils.LinearAttentionCacheLayerMixin):
+                _copy_states(mine, its)
+            if getattr(its, "keys", None) is not None:
+                mine.lazy_initialization(its.keys, its.values)
+                mine.keys, mine.values = its.keys[:, :, :count], its.values[:, :, :count]
+                if hasattr(its, "cumulative_length"):
+                    mine.cumulative_length = count
+        return fresh
+
+
+def cache_bytes(cache: Any) -> int:
+    """Bytes that the tensors of a row's own cache take."""
+    total = 0
+    for layer in getattr(cache, "layers", []):
+        tensors = [getattr(layer, "keys", None), getattr(layer, "values", None)]
+        tensors += [state for name in STATES for state in getattr(layer, name, {}).values()]
+        total += sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return total
+
+
+def _copy_states(mine: Any, its: Any) -> None:
+    """Copies what a recurrence remembers: unlike keys and values it is overwritten by the next token."""
+    for name in STATES:
+        for number, state in getattr(its, name).items():
+            getattr(mine, name)[number] = None if state is None else state.clone()
+    for name in ("is_conv_states_initialized", "is_recurrent_states_initialized", "conv_kernel_size"):
+        setattr(mine, name, dict(getattr(its, name)))
+    mine.has_previous_state = dict(its.has_previous_state)
+    mine.device, mine.dtype = its.device, its.dtype
+
+
+def _can_be_cut(layer: Any) -> bool:
+    """Whether a layer still holds what it was like some tokens ago."""
+    if type(layer) is cache_utils.DynamicSlidingWindowLayer:
+        return bool(layer.cumulative_length < layer.sliding_window)
+    return type(layer) in (cache_utils.DynamicLayer, cache_utils.DummyLayer)
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """How many tokens at the beginning are the same."""
+    shorter = min(len(first), len(second))
+    if first[:shorter] == second[:shorter]:
+        return shorter
+    return next(place for place in range(shorter) if first[place] != second[place])
