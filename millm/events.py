@@ -38,6 +38,15 @@ class Chance:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What a model wants to have called. arguments: JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One report of a running job.
 
@@ -45,7 +54,8 @@ class Event:
     eta: seconds left, None while unknown. pending: requests still running (while draining).
     text: generated text that came with this event; events with text are never merged.
     tokens: tokens generated so far, for events with text. index: which answer of several.
-    chances: of the tokens that came since the last event, where they were asked for.
+    chances: of the tokens that came since the last event, where they were asked for. reasoning, calls: what else of
+    an answer came, where its parts were asked for.
     """
 
     stage: Stage
@@ -59,10 +69,17 @@ class Event:
     tokens: int = 0
     index: int = 0
     chances: tuple[Chance, ...] = ()
+    reasoning: str = ""
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def says_something(self) -> bool:
+        """Whether a part of an answer came with it."""
+        return bool(self.text or self.chances or self.reasoning or self.calls)
 
     def replaces(self, earlier: "Event") -> bool:
         """Whether a reader who has not seen `earlier` yet may skip it once this event is there."""
-        return self.stage is earlier.stage and not earlier.text and not earlier.chances
+        return self.stage is earlier.stage and not earlier.says_something
 
 
 Report = Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from millm.activity import Activity
@@ -23,6 +24,7 @@ from millm.registry import Registry
 from millm.resident import Loaded, Resident
 
 ADAPTER = "adapter_config.json"
+CACHE_SHARE = 0.8  # of the memory that the weights leave, for the caches of requests
 
 
 log = logging.getLogger(__name__)
@@ -122,8 +124,11 @@ class Loads:
 
     def _open(self, job: Job[ModelRecord], record: ModelRecord, options: LoadOptions, back: bool) -> ModelRecord:
         previous = self._resident.current
+        devices = self._devices()
+        estimate = estimate_record(record, devices, self._estimator, options.context_length)
+        left = sum(device.free for device in devices) + self._resident.memory_bytes - estimate.weights
         try:
-            loaded = self._resident.open(record, options, job)
+            loaded = self._resident.open(record, replace(options, cache_bytes=max(0, int(CACHE_SHARE * left))), job)
         except BaseException:
             if back and previous and self._resident.current is None and not self._closing:
                 self._go_back(previous)
@@ -131,8 +136,9 @@ class Loads:
         finally:
             if previous and not self.holds(previous.model_id):
                 self._activity.announce(self._registry.get(previous.model_id))
-        found = estimated(estimate_record(record, self._devices(), self._estimator, options.context_length))
+        found = estimated(estimate)
         found["measured_memory_mb"] = round(loaded.engine.memory_bytes / 1e6, 2)
+        found["batching"] = loaded.engine.batching
         return self._registry.update(record.id, **found, **NO_ERROR)
 
     def _go_back(self, previous: Loaded) -> None:

@@ -107,6 +107,7 @@ class ModelRecord:
     estimated_memory_mb: float | None = None
     estimated_weights_mb: float | None = None
     measured_memory_mb: float | None = None
+    batching: bool | None = None
     cache_path: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

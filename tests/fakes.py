@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millm.comparison import Measure, measure
@@ -10,7 +10,7 @@ from millm.devices import Device
 from millm.engines.base import ChatRequest, Completion, LoadOptions
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.estimate import Estimator
-from millm.events import Event, Report, Stage
+from millm.events import Chance, Event, Report, Stage
 from millm.manager import Manager
 from millm.quantizing import Quantizer
 from millm.records import ModelRecord, Source
@@ -81,28 +81,57 @@ class FakeFetcher:
 
 @dataclass
 class FakeEngine:
-    """Answers with the words of the last message, one at a time, `pause_s` seconds apart."""
+    """Answers with the words of the last message or of each prompt, one at a time, `pause_s` seconds apart.
+
+    Of several answers to a prompt, each begins a word later than the one before it and ends with what it left out.
+    """
 
     pause_s: float = 0.0
     memory_bytes: int = 1_000_000
+    batching: bool = True
     closed: bool = False
     running: int = 0
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
-        text = str(request.prompts[0]) if request.prompts else request.messages[-1].content
-        words = text.split()[: request.sampling.max_tokens]
+        asked = request.sampling
+        texts = [str(prompt) for prompt in request.prompts] or [request.messages[-1].content]
+        answers = [(text, _words(text, start)[: asked.max_tokens]) for text in texts for start in range(asked.count)]
         self.running += 1
         try:
-            for number, word in enumerate(words, 1):
+            for place in range(max(len(words) for _, words in answers)):
                 time.sleep(self.pause_s)
-                report(Event(Stage.GENERATING, text=word if number == 1 else f" {word}", tokens=number))
+                for index, (_, words) in enumerate(answers):
+                    for word in words[place : place + 1]:
+                        chances = _chances([word], asked.logprobs)
+                        report(Event(Stage.GENERATING, text=word, tokens=place + 1, index=index, chances=chances))
         finally:
             self.running -= 1
-        reason = "length" if len(words) < len(text.split()) else "stop"
-        return Completion(" ".join(words), reason, len(text.split()), len(words), 0.01, 100.0)
+        first, *others = (_completion(text, words, asked.logprobs) for text, words in answers)
+        return replace(first, others=tuple(others))
 
     def close(self) -> None:
         self.closed = True
+
+
+def _words(text: str, start: int) -> list[str]:
+    words = text.split()
+    return [f" {word}" if place else word for place, word in enumerate(words[start:] + words[:start])]
+
+
+def _chances(words: list[str], others: int | None) -> tuple[Chance, ...]:
+    """Every word was as likely; `others` are told beside it, None for no chances at all."""
+    return () if others is None else tuple(_chance(word, -0.5, others) for word in words)
+
+
+def _chance(word: str, logprob: float, others: int = 0) -> Chance:
+    beside = tuple(_chance(f"{word}{rank}", -1.0 - rank) for rank in range(others))
+    return Chance(word, word.encode(), logprob, beside)
+
+
+def _completion(text: str, words: list[str], others: int | None) -> Completion:
+    read, said = len(text.split()), len(words)
+    reason = "length" if said < read else "stop"
+    return Completion("".join(words), reason, read, said, 0.01, 100.0, _chances(words, others))
 
 
 @dataclass

@@ -57,6 +57,7 @@ HOMES = {
     "aiohttp": {"sources"},
     "tinydb": {"registry"},
     "bitsandbytes": {"engines"},
+    "llguidance": {"engines"},
     "subprocess": {"child"},
     "filelock": {"store"},
     "psutil": {"devices"},

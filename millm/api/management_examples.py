@@ -22,6 +22,7 @@ RECORD = ModelRecord(
     estimated_memory_mb=5985.13,
     estimated_weights_mb=5228.68,
     measured_memory_mb=5228.68,
+    batching=True,
     cache_path="data/models/huggingface/google--gemma-2-2b--FP16",
     config={"model_type": "gemma2"},
     status=Status.LOADED,
@@ -36,6 +37,7 @@ DOWNLOADING = RECORD | {
     "downloaded_bytes": 2_211_098_400,
     "cache_path": None,
     "measured_memory_mb": None,
+    "batching": None,
     "loaded_at": None,
 }
 LOADING = RECORD | {"status": "loading", "loaded_at": None}

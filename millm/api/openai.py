@@ -14,12 +14,13 @@ from starlette.responses import Response
 
 from millm.api import openai_examples as examples
 from millm.api.openai_schema import ChatBody, CompletionBody, Generation
+from millm.api.openai_tools import written
 from millm.api.parts import StreamThreads, TheManager
 from millm.api.streams import JobAnswer, JobStream
 from millm.api.wire import Json, frame, in_words, openai_error_body, openai_failure
 from millm.engines.base import ChatRequest, Completion
 from millm.errors import ModelNotFound, ModelNotLoaded
-from millm.events import Chance, Event
+from millm.events import Chance, Event, Stage
 from millm.jobs import Job
 from millm.manager import Manager
 from millm.records import ModelRecord
@@ -28,6 +29,7 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 Fields = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
+LAST = Event(Stage.GENERATING)
 
 
 class Form(ABC):
@@ -49,7 +51,7 @@ class Form(ABC):
     def whole(self, completion: Completion) -> Fields:
         """The whole answer."""
         choices = [
-            _choice(self.said(answer.text, index), index, self.logprobs(answer.chances), answer.finish_reason)
+            _choice(self.said(answer, index), index, self.logprobs(answer.chances), answer.finish_reason)
             for index, answer in enumerate((completion, *completion.others))
         ]
         return {**self._head, "object": self.whole_kind, "choices": choices, "usage": self._usage(completion)}
@@ -60,12 +62,12 @@ class Form(ABC):
 
     def piece(self, event: Event) -> Fields:
         """A chunk with text."""
-        return self._chunk(_choice(self.more(event.text), event.index, self.logprobs(event.chances)))
+        return self._chunk(_choice(self.more(event), event.index, self.logprobs(event.chances)))
 
     def closing(self, completion: Completion) -> list[Fields]:
         """The chunks after the last text; if the client wants them, the last one holds the token counts."""
         last = [
-            self._chunk(_choice(self.more(""), index, None, answer.finish_reason))
+            self._chunk(_choice(self.more(LAST), index, None, answer.finish_reason))
             for index, answer in enumerate((completion, *completion.others))
         ]
         return [*last, {**self._chunk(), "usage": self._usage(completion)}] if self._counted else last
@@ -75,12 +77,12 @@ class Form(ABC):
         """How likely tokens were; None where that was not asked for."""
 
     @abstractmethod
-    def said(self, text: str, index: int) -> Fields:
-        """The part of a whole answer that holds its text."""
+    def said(self, answer: Completion, index: int) -> Fields:
+        """The part of a whole answer that holds what was said."""
 
     @abstractmethod
-    def more(self, text: str) -> Fields:
-        """The part of a chunk that holds its text; empty in the last one."""
+    def more(self, event: Event) -> Fields:
+        """The part of a chunk that holds what was said; nothing in the last one."""
 
     def _chunk(self, *choices: Fields) -> Fields:
         chunk = {**self._head, "object": self.chunk_kind, "choices": list(choices)}
@@ -107,6 +109,10 @@ class ChatForm(Form):
     whole_kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
 
+    def __init__(self, body: Generation) -> None:
+        super().__init__(body)
+        self._called: dict[int, int] = {}  # how many calls each answer made so far
+
     def opening(self) -> list[Fields]:
         """One chunk for each answer, that says who speaks."""
         opened: Fields = {"delta": {"role": "assistant", "content": ""}}
@@ -116,13 +122,23 @@ class ChatForm(Form):
         """As in OpenAI's chat answers."""
         return {"content": [_chance(chance) for chance in chances], "refusal": None} if chances else None
 
-    def said(self, text: str, index: int) -> Fields:  # noqa: ARG002  (a chat repeats no prompt)
+    def said(self, answer: Completion, index: int) -> Fields:  # noqa: ARG002  (a chat repeats no prompt)
         """A message."""
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+        calls = [written(call) for call in answer.calls]
+        content = answer.text if answer.text or not calls else None
+        message: Fields = {"role": "assistant", "content": content, "refusal": None}
+        message |= {"reasoning_content": answer.reasoning} if answer.reasoning else {}
+        return {"message": message | ({"tool_calls": calls} if calls else {})}
 
-    def more(self, text: str) -> Fields:
+    def more(self, event: Event) -> Fields:
         """What the message grows by."""
-        return {"delta": {"content": text} if text else {}}
+        delta: Fields = {"content": event.text} if event.text else {}
+        delta |= {"reasoning_content": event.reasoning} if event.reasoning else {}
+        if event.calls:
+            first = self._called.get(event.index, 0)
+            self._called[event.index] = first + len(event.calls)
+            delta["tool_calls"] = [written(call, first + place) for place, call in enumerate(event.calls)]
+        return {"delta": delta}
 
 
 class TextForm(Form):
@@ -151,13 +167,13 @@ class TextForm(Form):
             "text_offset": [0, *ends[:-1]],
         }
 
-    def said(self, text: str, index: int) -> Fields:
+    def said(self, answer: Completion, index: int) -> Fields:
         """The text itself, behind its prompt where that is to be repeated."""
-        return {"text": str(self._echoed[index]) + text if self._echoed else text}
+        return {"text": str(self._echoed[index]) + answer.text if self._echoed else answer.text}
 
-    def more(self, text: str) -> Fields:
+    def more(self, event: Event) -> Fields:
         """More of the text."""
-        return {"text": text}
+        return {"text": event.text}
 
 
 @router.get("/models", summary="List the loaded model", **examples.documented(examples.MODELS))
@@ -219,7 +235,7 @@ def _frames(job: Job[Completion], form: Form) -> Iterator[bytes]:
     """Yields the answer as it comes; an error after the start can only be its last event."""
     yield from map(frame, form.opening())
     for event in job.events():
-        yield frame(form.piece(event)) if event and (event.text or event.chances) else b""
+        yield frame(form.piece(event)) if event and event.says_something else b""
     if job.error is not None:
         yield frame(openai_error_body(in_words(job.error)))
         return

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from millm.api.openai_tools import MAX_TOOLS, ResponseFormat, Tool, ToolCall, ToolChoice
 from millm.engines.base import ChatRequest, Message, Sampling
 
 MAX_STOPS = 16
@@ -22,10 +23,6 @@ HARMLESS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key
 
 # field -> the values that ask for nothing; null asks for nothing in every field
 CHAT_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -41,7 +38,7 @@ CHAT_NEUTRAL: dict[str, tuple[object, ...]] = {
 COMPLETION_NEUTRAL: dict[str, tuple[object, ...]] = {"best_of": (1,), "suffix": ("",)}
 # what a client may send back of an earlier answer
 MESSAGE_NEUTRAL: dict[str, tuple[object, ...]] = dict.fromkeys(("refusal", "audio", "function_call", "name"), ()) | {
-    "tool_calls": ([],),
+    "reasoning_content": (),
     "annotations": ([],),
 }
 
@@ -135,12 +132,24 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("missing", "a message needs content", {"param": "content"})
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("conflict", "only an assistant calls tools", {"param": "tool_calls"})
+        return self
 
     def message(self) -> Message:
         """The turn as engines take it."""
-        return Message("system" if self.role == "developer" else self.role, self.content)
+        calls = tuple(call.call() for call in self.tool_calls or ())
+        role = "system" if self.role == "developer" else self.role
+        return Message(role, self.content or "", calls, self.tool_call_id or "")
 
 
 class StreamOptions(BaseModel):
@@ -220,6 +229,10 @@ class ChatBody(Generation):
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="the newer name of max_tokens")
     logprobs: bool | None = Field(None, description="tell how likely each token was")
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS, description="functions that may be called")
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: one call at most")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS, description="and the likeliest in its place")
 
     @model_validator(mode="after")
@@ -228,6 +241,8 @@ class ChatBody(Generation):
             refuse_extras(message.model_extra or {}, MESSAGE_NEUTRAL, f"messages[{number}].")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise PydanticCustomError("conflict", "give this or 'max_completion_tokens'", {"param": "max_tokens"})
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            raise PydanticCustomError("conflict", "there are no tools to choose from", {"param": "tool_choice"})
         if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("conflict", "it needs 'logprobs': true", {"param": "top_logprobs"})
         return self
@@ -236,7 +251,15 @@ class ChatBody(Generation):
         """The request as engines take it."""
         logprobs = self.top_logprobs or 0 if self.logprobs else None
         sampling = self.sampling(self.max_completion_tokens or self.max_tokens, logprobs)
-        return ChatRequest(tuple(message.message() for message in self.messages), sampling=sampling)
+        return ChatRequest(
+            tuple(message.message() for message in self.messages),
+            sampling=sampling,
+            schema=self.response_format.schema_text() if self.response_format else None,
+            tools=tuple(tool.told() for tool in self.tools or ()),
+            tool_choice=self.tool_choice or "auto",
+            parallel=self.parallel_tool_calls is not False,
+            parsed=True,
+        )
 
 
 class CompletionBody(Generation):

@@ -1,20 +1,25 @@
 """The seam of every engine: what is asked of a loaded model and what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from millm.events import Chance, Report
+from millm.events import Call, Chance, Report
 from millm.records import ModelRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. role: system, user or assistant."""
+    """One turn of a conversation. role: system, user, assistant or tool.
+
+    calls: what an assistant wanted to have called. call_id: which call a tool's turn answers.
+    """
 
     role: str
     content: str
+    calls: tuple[Call, ...] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +58,31 @@ class ChatRequest:
     """What to answer: a conversation, or (when there are `prompts`) texts to go on with as they stand.
 
     prompts: each a text, or the numbers of its tokens. Each one gets `sampling.count` answers.
+    schema: JSON text of the JSON schema that every answer follows; None lets the model say what it likes.
+    tools: what the model may call, as OpenAI's API describes it. tool_choice: auto, none, required, or the name of
+    the one that must be called. parallel: whether several calls may come at once. parsed: whether reasoning and calls
+    are told apart from the answer; otherwise they stand in its text as the model wrote them.
     """
 
     messages: tuple[Message, ...] = ()
     prompts: tuple[str | tuple[int, ...], ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    schema: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str = "auto"
+    parallel: bool = True
+    parsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer.
 
-    finish_reason: "stop" (the model ended its turn or a stop string came) or "length".
+    finish_reason: "stop" (the model ended its turn or a stop string came), "length" or "tool_calls".
     first_token_s: seconds from the request to the first token. tokens_per_s: of the tokens after the first.
     chances: of the answer's tokens, where they were asked for. others: the further answers, where there are several.
-    cached_tokens: of the prompt, that an earlier request had read already.
+    cached_tokens: of the prompt, that an earlier request had read already. reasoning, calls: the other parts of the
+    answer, where they were asked for.
     """
 
     text: str
@@ -79,6 +94,8 @@ class Completion:
     chances: tuple[Chance, ...] = ()
     others: tuple["Completion", ...] = ()
     cached_tokens: int = 0
+    reasoning: str = ""
+    calls: tuple[Call, ...] = ()
 
 
 class Engine(Protocol):
@@ -86,6 +103,8 @@ class Engine(Protocol):
 
     memory_bytes: int
     """Bytes that the weights really take."""
+    batching: bool
+    """Whether requests are answered together, in one batch, and not in turn."""
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
         """Answers; called from many threads at once. Each new piece of text is reported as an event.

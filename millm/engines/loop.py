@@ -15,7 +15,9 @@ import torch
 
 from millm.engines.base import ChatRequest, Completion
 from millm.engines.forward import Forward
+from millm.engines.grammar import Grammars
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
+from millm.engines.parsing import Marked, forced_schema, parser_for
 from millm.engines.prefixes import Prefixes
 from millm.engines.prompts import prompt_tokens
 from millm.engines.rows import Row, check_length, ending_tokens, room
@@ -53,6 +55,7 @@ class DecodeEngine:
         self._tokenizer = tokenizer
         self._endings = ending_tokens(network, tokenizer)
         self._forward = forward
+        self._grammars = Grammars(tokenizer, forward.vocabulary, self._endings)
         self._slots = forward.new_slots() if forward.together else None
         reusable = forward.pieces and forward.new_slots() is not None
         kept = min(KEPT_BYTES, int(KEPT_SHARE * cache_bytes)) if cache_bytes is not None else KEPT_BYTES
@@ -92,7 +95,7 @@ class DecodeEngine:
             row.done.fail(Cancelled())
         self._rows, self._waiting = [], []
         self._arrivals.clear()
-        del self._forward, self._slots, self._prefixes, self._tokenizer
+        del self._forward, self._slots, self._prefixes, self._tokenizer, self._grammars
         release_memory()
 
     def _rows_of(self, request: ChatRequest, report: Report) -> list[Row]:
@@ -105,15 +108,18 @@ class DecodeEngine:
 
     def _row(self, tokens: list[int], request: ChatRequest, number: int, report: Report) -> Row:
         sampling = request.sampling
-        sampler = Sampler(sampling, tokens, number)
+        schema = forced_schema(request) or request.schema
+        grammar = None if schema is None else self._grammars.make(schema)
+        sampler = Sampler(sampling, tokens, number, grammar)
         unknown = max((*tokens, *(token for token, _ in sampling.logit_bias)))
         if unknown >= self._forward.vocabulary or min(tokens) < 0:
             raise InvalidRequest(
                 f"The prompt holds the token {unknown}, but the model knows only {self._forward.vocabulary}: "
                 "the tokenizer belongs to another model."
             )
-        text = AnswerText(self._tokenizer, sampling.stop)
-        return Row(tokens, room(len(tokens), self.context_length, sampling), sampler, text, report)
+        parser = parser_for(self._tokenizer, request, tokens)
+        text = AnswerText(self._tokenizer, sampling.stop, marks=isinstance(parser, Marked))
+        return Row(tokens, room(len(tokens), self.context_length, sampling), sampler, text, parser, report)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _run(self, job: Job[None]) -> None:

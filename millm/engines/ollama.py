@@ -1,6 +1,7 @@
 """A model that an Ollama server runs: requests are passed on to it, answers streamed back."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from time import perf_counter
@@ -58,6 +59,8 @@ class OllamaEngine:
 
     memory_bytes: what the server says that the model takes, 0 if it does not say.
     """
+
+    batching = True  # Ollama sees to that itself
 
     def __init__(self, server: "_Server", memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes
@@ -123,11 +126,14 @@ class _Server:
             **({} if sampling.seed is None else {"seed": sampling.seed}),
         }
         name, prompt = self._name, str(request.prompts[0]) if request.prompts else None
+        form = None if request.schema is None else json.loads(request.schema)
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         parts: AsyncIterator[Part] = (
-            await client.chat(name, messages, stream=True, options=options, keep_alive=FOREVER)
+            await client.chat(name, messages, stream=True, options=options, format=form, keep_alive=FOREVER)
             if prompt is None
-            else await client.generate(name, prompt, raw=True, stream=True, options=options, keep_alive=FOREVER)
+            else await client.generate(
+                name, prompt, raw=True, stream=True, options=options, format=form, keep_alive=FOREVER
+            )
         )
         async for part in parts:
             yield part
@@ -207,6 +213,7 @@ def _check(request: ChatRequest) -> None:
         "a prompt of token numbers": any(not isinstance(prompt, str) for prompt in request.prompts),
         "logit_bias": sampling.logit_bias,
         "logprobs": sampling.logprobs is not None,
+        "tools": request.tools,
     }
     if asked := [name for name, wanted in beyond.items() if wanted]:
         raise errors.InvalidRequest(f"A model in Ollama cannot be asked for {' and '.join(asked)}.")

@@ -1,5 +1,6 @@
 """From a request to the tokens of its prompt."""
 
+import json
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -18,7 +19,7 @@ def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[list[int]]:
     if request.prompts:
         prompts = [_plain_tokens(tokenizer, prompt) for prompt in request.prompts]
     else:
-        prompts = [_conversation_tokens(tokenizer, request.messages)]
+        prompts = [_conversation_tokens(tokenizer, request)]
     if not all(prompts):
         raise InvalidRequest("The prompt is empty.")
     return prompts
@@ -29,7 +30,9 @@ def _plain_tokens(tokenizer: Any, prompt: str | tuple[int, ...]) -> list[int]:
     return tokens
 
 
-def _conversation_tokens(tokenizer: Any, messages: tuple[Message, ...]) -> list[int]:
+def _conversation_tokens(tokenizer: Any, request: ChatRequest) -> list[int]:
+    messages = request.messages
+    tools = [dict(tool) for tool in request.tools] if request.tool_choice != "none" else []
     if not messages:
         raise InvalidRequest("The conversation is empty: send at least one message.")
     if not tokenizer.chat_template:
@@ -37,19 +40,40 @@ def _conversation_tokens(tokenizer: Any, messages: tuple[Message, ...]) -> list[
             "This model has no chat template, so it cannot answer a conversation. "
             "It can continue a text: send a prompt to /v1/completions."
         )
+    if tools and "tools" not in str(tokenizer.chat_template):
+        raise InvalidRequest(
+            "This model's chat template has no place for tools, so it cannot call any.", field="tools"
+        )
     try:
-        return _render(tokenizer, messages)
+        return _render(tokenizer, messages, tools)
     except InvalidRequest:
         folded = fold_system(messages)
         if folded == messages:
             raise
-        return _render(tokenizer, folded)
+        return _render(tokenizer, folded, tools)
 
 
-def _render(tokenizer: Any, messages: tuple[Message, ...]) -> list[int]:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in message.calls
+        ]
+    return turn | ({"tool_call_id": message.call_id} if message.call_id else {})
+
+
+def _render(tokenizer: Any, messages: tuple[Message, ...], tools: list[dict[str, Any]]) -> list[int]:
+    turns = [_turn(message) for message in messages]
+    more = {"tools": tools} if tools else {}
     try:
-        tokens: list[int] = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        tokens: list[int] = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, **more
+        )
     except (TemplateError, ValueError, TypeError) as error:
         raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error
     return tokens

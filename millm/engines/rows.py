@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any
 
 from millm.engines.base import ChatRequest, Completion, Sampling
+from millm.engines.parsing import Parser, Part
 from millm.engines.sampling import Choice, Sampler
 from millm.engines.text import AnswerText
 from millm.errors import ContextLengthExceeded
@@ -20,8 +21,10 @@ class Row:
     unread: tokens of the prompt that its cache has not seen yet. cache: its own, until it joins others.
     """
 
-    def __init__(self, prompt: list[int], limit: int, sampler: Sampler, text: AnswerText, report: Report) -> None:
-        """limit: the most tokens it may say."""
+    def __init__(
+        self, prompt: list[int], limit: int, sampler: Sampler, text: AnswerText, parser: Parser, report: Report
+    ) -> None:
+        """limit: the most tokens it may say. text, parser: turn tokens into text, and text into its parts."""
         self.prompt = prompt
         self.unread = prompt
         self.begun = False
@@ -32,10 +35,11 @@ class Row:
         self.done: Job[Completion] = Job()
         self._limit = limit
         self._text = text
+        self._parser = parser
         self._report = report
         self.asked_at = perf_counter()
         self._first_at = 0.0
-        self._answer: list[str] = []
+        self._parts: list[Part] = []
         self._chances: list[Chance] = []
 
     @property
@@ -64,30 +68,45 @@ class Row:
             self._first_at = perf_counter()
         self.sampler.said(token)
         text = "" if ends else self._text.push(token)
-        over = ends or self._text.stopped or len(self.tokens) >= self._limit
+        turn_over = ends or self.sampler.complete or self._text.stopped
+        over = turn_over or len(self.tokens) >= self._limit
+        parts = [self._parser.push(text)]
         if over:
-            text += self._text.flush()
-        self._tell(text, () if ends or self.sampler.sampling.logprobs is None else (self._text.chance(choice),))
+            parts += [self._parser.push(self._text.flush()), self._parser.flush()]
+        silent = ends or self.sampler.sampling.logprobs is None
+        self._tell(parts, () if silent else (self._text.chance(choice),))
         if over:
-            self.done.finish(self._completion("stop" if ends or self._text.stopped else "length"))
+            self.done.finish(self._completion("stop" if turn_over or self._text.stopped else "length"))
 
-    def _tell(self, text: str, chances: tuple[Chance, ...]) -> None:
-        self._answer.append(text)
+    def _tell(self, parts: list[Part], chances: tuple[Chance, ...]) -> None:
+        self._parts.extend(parts)
         self._chances.extend(chances)
-        self._report(Event(Stage.GENERATING, text=text, tokens=len(self.tokens), chances=chances))
+        self._report(
+            Event(
+                Stage.GENERATING,
+                text="".join(part.text for part in parts),
+                tokens=len(self.tokens),
+                chances=chances,
+                reasoning="".join(part.reasoning for part in parts),
+                calls=tuple(call for part in parts for call in part.calls),
+            )
+        )
 
     def _completion(self, reason: str) -> Completion:
         decoding = perf_counter() - self._first_at
         count = len(self.tokens)
+        calls = tuple(call for part in self._parts for call in part.calls)
         return Completion(
-            text="".join(self._answer),
-            finish_reason=reason,
+            text="".join(part.text for part in self._parts),
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
             prompt_tokens=len(self.prompt),
             completion_tokens=count,
             first_token_s=self._first_at - self.asked_at,
             tokens_per_s=(count - 1) / decoding if count > 1 else 0.0,
             chances=tuple(self._chances),
             cached_tokens=self._known,
+            reasoning="".join(part.reasoning for part in self._parts),
+            calls=calls,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from millm.engines.base import Sampling
+from millm.engines.grammar import Grammar
 from millm.errors import InvalidRequest, MiLLMError, UnsupportedModel
 
 CANDIDATES = 256  # tokens tried before a nucleus is looked for in the whole vocabulary, which needs a full sort
@@ -62,13 +63,16 @@ class Sampler:
     the logits.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int] = (), number: int = 0) -> None:
-        """number: which of several answers; each has random numbers of its own.
+    def __init__(
+        self, sampling: Sampling, prompt: Sequence[int] = (), number: int = 0, grammar: Grammar | None = None
+    ) -> None:
+        """number: which of several answers; each has random numbers of its own. grammar: what the answer must follow.
 
         Raises `InvalidRequest` if a value is out of range.
         """
         check(sampling)
         self.sampling = sampling
+        self._grammar = grammar
         self._said: Counter[int] = Counter()
         self._repeated = set(prompt) if sampling.repetition_penalty != 1 else set()
         self._generator = torch.Generator()
@@ -82,10 +86,19 @@ class Sampler:
         """Whether logits are changed before anything is chosen."""
         asked = self.sampling
         penalties = asked.frequency_penalty or asked.presence_penalty or asked.repetition_penalty != 1
-        return bool(penalties or asked.logit_bias)
+        return bool(penalties or asked.logit_bias or self._grammar)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole by its grammar."""
+        return self._grammar is not None and self._grammar.complete
 
     def adjust(self, logits: Any) -> None:
-        """Applies repetition, frequency and presence penalties and then the bias to one row's logits, in place."""
+        """Applies repetition, frequency and presence penalties, bias and grammar to one row's logits, in place.
+
+        Raises:
+            InvalidRequest: the grammar lets nothing through.
+        """
         asked = self.sampling
         if asked.repetition_penalty != 1 and (known := sorted(self._repeated | self._said.keys())):
             values = logits[known]
@@ -97,11 +110,15 @@ class Sampler:
         if asked.logit_bias:
             tokens, biases = zip(*asked.logit_bias, strict=True)
             logits[list(tokens)] += torch.tensor(biases, device=logits.device, dtype=logits.dtype)
+        if self._grammar:
+            self._grammar.restrict(logits)
 
     def said(self, token: int) -> None:
         """Takes note of a token that became part of the answer."""
         if self.adjusts:
             self._said[token] += 1
+        if self._grammar:
+            self._grammar.accept(token)
 
     def draw(self, chances: Any) -> int:
         """A place in a list of relative chances, by chance."""
@@ -115,18 +132,28 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[Choice | MiLLMError
     adjusted = logits.float()
     if any(sampler.adjusts for sampler in samplers) and adjusted is logits:
         adjusted = logits.clone()
-    for row, sampler in enumerate(samplers):
-        if sampler.adjusts:
-            sampler.adjust(adjusted[row])
+    failed = _adjust(samplers, adjusted)
     peaks, best = (part.tolist() for part in adjusted.max(-1))  # NaN and infinity win every maximum
     warm = [row for row, sampler in enumerate(samplers) if sampler.sampling.temperature and math.isfinite(peaks[row])]
     if warm:
         for row, token in zip(warm, _drawn([samplers[row] for row in warm], adjusted[warm]), strict=True):
             best[row] = token
     return [
-        _choice(sampler, token, logits[row]) if math.isfinite(peak) else _no_numbers()
+        failed.get(row) or (_choice(sampler, token, logits[row]) if math.isfinite(peak) else _no_numbers())
         for row, (sampler, token, peak) in enumerate(zip(samplers, best, peaks, strict=True))
     ]
+
+
+def _adjust(samplers: Sequence[Sampler], logits: Any) -> dict[int, MiLLMError]:
+    """Adjusts all rows in place; returns those whose answer cannot go on, and why."""
+    failed = {}
+    for row, sampler in enumerate(samplers):
+        if sampler.adjusts:
+            try:
+                sampler.adjust(logits[row])
+            except MiLLMError as error:
+                failed[row] = error
+    return failed
 
 
 def _no_numbers() -> UnsupportedModel:

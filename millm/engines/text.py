@@ -19,8 +19,10 @@ class Detokenizer:
     gives nothing until the token that completes it has come.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, marks: bool = False) -> None:
+        """marks: whether special tokens are text too."""
         self._tokenizer = tokenizer
+        self._skip = not marks
         # Only the tokens since the last piece, after those of that piece itself: many decoders treat the first
         # token of a text in their own way, so a token alone does not show its text.
         self._window: list[int] = []
@@ -44,7 +46,9 @@ class Detokenizer:
         return self._decode().rstrip(CUT)[len(self._seen) :]
 
     def _decode(self) -> str:
-        text: str = self._tokenizer.decode(self._window, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._tokenizer.decode(
+            self._window, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
+        )
         return text
 
 
@@ -100,9 +104,10 @@ def token_bytes(tokenizer: Any, token: int) -> bytes:
 class AnswerText:
     """The text of one answer as it comes: tokens in, text out that may be shown."""
 
-    def __init__(self, tokenizer: Any, stops: tuple[str, ...] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: tuple[str, ...] = (), marks: bool = False) -> None:
+        """marks: whether special tokens are text too."""
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, marks)
         self._finder = StopFinder(stops)
 
     @property
