@@ -161,7 +161,7 @@ def more_facts(record: ModelRecord) -> str:
     if record.measured_memory_mb:
         parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights measured{_against_estimate(record)}")
     if record.batching is not None:
-        parts.append("answers requests together" if record.batching else "answers one request at a time")
+        parts.append("answers requests together" if record.batching else "answers requests in turn")
     return " • ".join(parts)
 
 

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from fakes import make_manager
 from fastapi.testclient import TestClient
-from serving import serving
+from serving import load, serving
 from starlette.types import ASGIApp
 
 from millm.api import GuardPolicy, create_app
@@ -44,3 +45,24 @@ def serve(make: Callable[..., Manager]) -> Iterator[Callable[[ASGIApp], str]]:
     """Serves apps on free ports, before their managers are closed; gives their addresses."""
     with ExitStack() as running:
         yield lambda app: running.enter_context(serving(app))
+
+
+@pytest.fixture(scope="module")
+def loaded_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ASGIApp]:
+    """One app with a loaded model, `tiny`, for all tests of a module that only ask."""
+    manager = make_manager(tmp_path_factory.mktemp("loaded"))
+    load(manager)
+    yield create_app(manager, GuardPolicy())
+    assert manager.close()
+
+
+@pytest.fixture(scope="module")
+def loaded(loaded_app: ASGIApp) -> TestClient:
+    return TestClient(loaded_app, base_url="http://localhost")
+
+
+@pytest.fixture(scope="module")
+def program(loaded_app: ASGIApp) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client, over a real port."""
+    with serving(loaded_app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as client:
+        yield client

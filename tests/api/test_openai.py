@@ -1,20 +1,20 @@
 """The OpenAI API, asked by OpenAI's own client over a real port, and field by field in this process."""
 
 import asyncio
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import openai
 import pytest
-from fakes import FakeEngine, FakeOpener, make_manager
+from asking import HELLO, Make, Serve, chat, chunks, complete, holding
+from fakes import FakeEngine, FakeOpener
 from fastapi.testclient import TestClient
 from openai.types import CompletionUsage
+from openai.types.completion_usage import PromptTokensDetails
 from serving import call, load, until
-from starlette.types import ASGIApp
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
@@ -24,9 +24,6 @@ from millm.manager import Manager
 from millm.records import Source, Status
 from millm.sources.base import Origin
 
-Make = Callable[..., Manager]
-Serve = Callable[[ASGIApp], str]
-HELLO: list[Any] = [{"role": "user", "content": "hello big world"}]
 WORDS = "many words " * 500
 
 
@@ -55,54 +52,21 @@ class Failing(FakeEngine):
         raise self.error
 
 
-def holding(make: Make, engine: FakeEngine) -> tuple[Manager, TestClient]:
-    """A manager that has loaded this engine as `tiny`, and its door."""
-    opener = FakeOpener()
-    manager = make(opener=lambda *wish: opener(*wish) and engine)
-    load(manager)
-    return manager, TestClient(create_app(manager, GuardPolicy()), base_url="http://localhost")
-
-
 @pytest.fixture
 def listening(make: Make) -> tuple[Listening, TestClient]:
     engine = Listening()
     return engine, holding(make, engine)[1]
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """One loaded model for all tests that only ask."""
-    manager = make_manager(tmp_path_factory.mktemp("loaded"))
-    load(manager)
-    yield TestClient(create_app(manager, GuardPolicy()), base_url="http://localhost")
-    assert manager.close()
-
-
-def chat(client: TestClient, **fields: Any) -> Any:
-    return client.post("/v1/chat/completions", json={"model": "tiny", "messages": HELLO} | fields)
-
-
-def chunks(text: str) -> list[Any]:
-    """The data of each event; every event must be exactly one line of data."""
-    events = [event for event in text.split("\n\n") if event]
-    assert all(event.startswith("data: ") and "\n" not in event for event in events)
-    return [event[6:] if event == "data: [DONE]" else json.loads(event[6:]) for event in events]
-
-
 # OpenAI's own client
 
 
-@pytest.fixture
-def program(make: Make, serve: Serve) -> Iterator[openai.OpenAI]:
-    manager = make()
-    load(manager)
-    with openai.OpenAI(
-        base_url=f"{serve(create_app(manager, GuardPolicy()))}/v1", api_key="x", max_retries=0
-    ) as client:
-        yield client
-
-
-USAGE = CompletionUsage(prompt_tokens=3, completion_tokens=3, total_tokens=6)
+USAGE = CompletionUsage(
+    prompt_tokens=3,
+    completion_tokens=3,
+    total_tokens=6,
+    prompt_tokens_details=PromptTokensDetails(cached_tokens=0),
+)
 
 
 @pytest.mark.slow
@@ -180,8 +144,11 @@ def test_the_client_raises_the_right_errors(make: Make, serve: Serve) -> None:
         with pytest.raises(openai.NotFoundError):
             program.models.retrieve("owner/other")
         with pytest.raises(openai.BadRequestError) as unsupported:
-            create(model="tiny", messages=HELLO, n=2)
-        assert (unsupported.value.code, unsupported.value.param) == ("unsupported_parameter", "n")
+            create(model="tiny", messages=HELLO, store=True)
+        assert (unsupported.value.code, unsupported.value.param) == ("unsupported_parameter", "store")
+        with pytest.raises(openai.BadRequestError) as wrong:
+            create(model="tiny", messages=HELLO, n=17)
+        assert (wrong.value.code, wrong.value.param) == ("invalid_value", "n")
         assert create(model="tiny", messages=HELLO).usage == USAGE
 
 
@@ -237,21 +204,86 @@ def test_fields_become_a_request(listening: tuple[Listening, TestClient]) -> Non
 
 def test_what_is_left_out_or_null_is_openais_default(listening: tuple[Listening, TestClient]) -> None:
     engine, client = listening
-    nulls = dict.fromkeys(
-        ("temperature", "top_p", "max_tokens", "stop", "seed", "stream", "stream_options", "n", "tools", "logit_bias")
+    left_out = (
+        "temperature top_p top_k max_tokens stop seed stream stream_options n tools min_p frequency_penalty "
+        "presence_penalty repetition_penalty logit_bias logprobs top_logprobs"
     )
+    nulls = dict.fromkeys(left_out.split())
     assert chat(client).status_code == chat(client, **nulls).status_code == 200
     assert engine.asked[0].sampling == engine.asked[1].sampling == Sampling(1.0, 1.0, 0, None, (), None)
     assert chat(client, max_tokens=5, stop="x").status_code == 200
     assert engine.asked[2].sampling == Sampling(max_tokens=5, stop=("x",))
 
 
-def test_a_plain_completion_takes_the_prompt_as_it_stands(listening: tuple[Listening, TestClient]) -> None:
+@pytest.mark.parametrize(
+    ("fields", "sampling"),
+    [
+        ({"n": 3}, Sampling(count=3)),
+        ({"frequency_penalty": 2}, Sampling(frequency_penalty=2.0)),
+        ({"presence_penalty": -2}, Sampling(presence_penalty=-2.0)),
+        ({"repetition_penalty": 1.1}, Sampling(repetition_penalty=1.1)),
+        ({"min_p": 0.1}, Sampling(min_p=0.1)),
+        ({"logit_bias": {"5": -100, "0": 99.5}}, Sampling(logit_bias=((5, -100.0), (0, 99.5)))),
+        ({"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "repetition_penalty": 1}, Sampling()),
+        ({"min_p": 0, "logit_bias": {}}, Sampling()),
+    ],
+    ids=str,
+)
+def test_fields_become_a_sampling_in_both_routes(
+    listening: tuple[Listening, TestClient], fields: dict[str, Any], sampling: Sampling
+) -> None:
     engine, client = listening
-    for prompt in ("Once upon", ["Once upon"]):
-        answer = client.post("/v1/completions", json={"model": "tiny", "prompt": prompt})
-        assert answer.status_code == 200
-    assert engine.asked == [ChatRequest(prompts=("Once upon",), sampling=Sampling(max_tokens=16))] * 2
+    assert chat(client, **fields).status_code == 200
+    assert complete(client, **fields).status_code == 200
+    assert [request.sampling for request in engine.asked] == [sampling, replace(sampling, max_tokens=16)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 0}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+        ({"logprobs": False}, None),
+        ({"top_logprobs": 0}, None),
+    ],
+    ids=str,
+)
+def test_a_chat_asks_for_chances_with_two_fields(
+    listening: tuple[Listening, TestClient], fields: dict[str, Any], asked: int | None
+) -> None:
+    engine, client = listening
+    assert chat(client, **fields).status_code == 200
+    assert engine.asked[0].sampling == Sampling(logprobs=asked)
+
+
+@pytest.mark.parametrize("asked", [None, 0, 20])
+def test_a_completion_asks_for_chances_with_one(listening: tuple[Listening, TestClient], asked: int | None) -> None:
+    engine, client = listening
+    assert complete(client, logprobs=asked).status_code == 200
+    assert engine.asked[0].sampling == Sampling(max_tokens=16, logprobs=asked)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("Once upon", ("Once upon",)),
+        (["Once upon"], ("Once upon",)),
+        (["b", "a"], ("b", "a")),
+        ([3, 0, 3], ((3, 0, 3),)),
+        ([[3, 0], [7]], ((3, 0), (7,))),
+        (["a", [1]], ("a", (1,))),
+        (["a"] * 16, ("a",) * 16),
+        ([""], ("",)),
+    ],
+    ids=str,
+)
+def test_a_plain_completion_takes_prompts_as_they_stand(
+    listening: tuple[Listening, TestClient], prompt: Any, prompts: Any
+) -> None:
+    engine, client = listening
+    assert complete(client, prompt=prompt).status_code == 200
+    assert engine.asked == [ChatRequest(prompts=prompts, sampling=Sampling(max_tokens=16))]
 
 
 # streams, frame by frame
@@ -276,14 +308,14 @@ def test_the_frames_of_a_chat(loaded: TestClient) -> None:
 
 
 def test_the_frames_of_a_completion_with_counts(loaded: TestClient) -> None:
-    wish = {"model": "tiny", "prompt": "a b c", "max_tokens": 2, "stream": True}
-    answer = loaded.post("/v1/completions", json=wish | {"stream_options": {"include_usage": True}})
+    wish = {"prompt": "a b c", "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
+    answer = complete(loaded, **wish)
     *frames, done = chunks(answer.text)
     assert done == "[DONE]"
     assert [frame["choices"][0]["text"] for frame in frames[:-1]] == ["a", " b", ""]
-    assert [frame["usage"] for frame in frames] == [None] * 3 + [
-        {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    ]
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    details = {"prompt_tokens_details": {"cached_tokens": 0}}
+    assert [frame["usage"] for frame in frames] == [None] * 3 + [usage | details]
     assert frames[-1]["choices"] == []
     assert frames[2]["choices"][0]["finish_reason"] == "length"
 
@@ -348,14 +380,6 @@ def test_a_full_queue_says_when_to_come_back(make: Make) -> None:
 # what is refused, and what is not
 
 NEUTRAL: dict[str, list[Any]] = {
-    "n": [1],
-    "frequency_penalty": [0, 0.0],
-    "presence_penalty": [0],
-    "repetition_penalty": [1, 1.0],
-    "min_p": [0],
-    "logit_bias": [{}],
-    "logprobs": [False],
-    "top_logprobs": [0],
     "response_format": [{"type": "text"}],
     "tools": [[]],
     "tool_choice": ["none", "auto"],
@@ -372,14 +396,6 @@ NEUTRAL: dict[str, list[Any]] = {
     "reasoning_effort": [None],
 }
 ASKING: dict[str, list[Any]] = {
-    "n": [2, 0, True],
-    "frequency_penalty": [0.1, False],
-    "presence_penalty": [-1],
-    "repetition_penalty": [1.1],
-    "min_p": [0.1],
-    "logit_bias": [{"1": 2}],
-    "logprobs": [True, 0],
-    "top_logprobs": [2],
     "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}],
     "tools": [[{"type": "function"}]],
     "tool_choice": ["required", {"type": "function"}],
@@ -442,6 +458,34 @@ def test_fields_that_cannot_be_honoured_are_named(loaded: TestClient, field: str
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"foo": 1}}, "stream_options.foo", "unknown_parameter"),
         ({"max_token": 5}, "max_token", "unknown_parameter"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 17}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_type"),
+        ({"frequency_penalty": 2.1}, "frequency_penalty", "invalid_value"),
+        ({"frequency_penalty": -2.1}, "frequency_penalty", "invalid_value"),
+        ({"frequency_penalty": False}, "frequency_penalty", "invalid_type"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"presence_penalty": -2.1}, "presence_penalty", "invalid_value"),
+        ({"presence_penalty": True}, "presence_penalty", "invalid_type"),
+        ({"min_p": 2}, "min_p", "invalid_value"),
+        ({"min_p": -0.1}, "min_p", "invalid_value"),
+        ({"min_p": True}, "min_p", "invalid_type"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 10.1}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": "1"}, "repetition_penalty", "invalid_type"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias", "invalid_value"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"1": -101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"1": True}}, "logit_bias.1", "invalid_type"),
+        ({"logit_bias": [1]}, "logit_bias", "invalid_type"),
+        ({"logprobs": 1}, "logprobs", "invalid_type"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": True}, "top_logprobs", "invalid_type"),
+        ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
+        ({"logprobs": False, "top_logprobs": 1}, "top_logprobs", "invalid_value"),
+        ({"echo": True}, "echo", "unknown_parameter"),
     ],
     ids=str,
 )
@@ -457,26 +501,43 @@ def test_what_is_not_understood_is_named(loaded: TestClient, fields: dict[str, A
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": [1, 2, 3]}, "prompt"),
-        ({"prompt": [[1, 2]]}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": None}, "prompt"),
-        ({"prompt": "x", "echo": True}, "echo"),
-        ({"prompt": "x", "logprobs": 0}, "logprobs"),
-        ({"prompt": "x", "best_of": 2}, "best_of"),
-        ({"prompt": "x", "suffix": "y"}, "suffix"),
-        ({"prompt": "x", "messages": []}, "messages"),
-        ({}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["a"] * 17}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [True]}, "prompt"),
+        ({"prompt": [[1], []]}, "prompt"),
+        ({"prompt": [["a"]]}, "prompt"),
+        ({"echo": 1}, "echo"),
+        ({"echo": True, "logprobs": 0}, "logprobs"),
+        ({"echo": True, "prompt": [1, 2]}, "echo"),
+        ({"echo": True, "prompt": ["a", [1]]}, "echo"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"n": 17}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "y"}, "suffix"),
+        ({"messages": []}, "messages"),
     ],
     ids=str,
 )
 def test_completions_refuse_likewise(loaded: TestClient, fields: dict[str, Any], param: str) -> None:
-    answer = loaded.post("/v1/completions", json={"model": "tiny"} | fields)
+    answer = complete(loaded, **fields)
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == param
+    error = answer.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert param in error["message"]
+
+
+def test_a_completion_needs_a_prompt_and_no_more(loaded: TestClient) -> None:
+    answer = loaded.post("/v1/completions", json={"model": "tiny"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "missing_required_parameter")
     neutral = {"echo": False, "best_of": 1, "suffix": "", "logprobs": None, "user": "me"}
-    assert loaded.post("/v1/completions", json={"model": "tiny", "prompt": "x"} | neutral).status_code == 200
+    assert complete(loaded, **neutral).status_code == 200
 
 
 def test_a_body_that_is_not_json_is_refused_in_openais_shape(client: TestClient) -> None:
