@@ -13,7 +13,18 @@ import tiny_models
 CODE_CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 
-IMPORT_TORCH = {"test_loader.py", "test_loop.py", "test_quality.py", "test_quantize.py", "test_sampling.py"}
+IMPORT_TORCH = {
+    "test_loader.py",
+    "test_loop.py",
+    "test_prefixes.py",
+    "test_quality.py",
+    "test_quantize.py",
+    "test_rows.py",
+    "test_sampling.py",
+    "test_slots.py",
+    "test_text.py",
+    "test_trial.py",
+}
 
 Tiny = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from millm.events import Chance
 pytestmark = pytest.mark.slow
 
 SAYINGS = (
-    "Hello, world.",
+    "Hello, world .",
     "  two leading spaces,  two inside,\n\n\ttabs",
     "naïve café, Straße, ½",
     "emoji 😀😀 family 👩‍👩‍👧‍👦 flags 🇫🇷",
@@ -27,8 +27,11 @@ STOPS = (("a",), ("ab",), ("aa",), ("aba",), ("abb", "b"), ("aab", "ba"), ("bb",
 
 
 def wrapped(core: Tokenizer) -> Any:
-    """The tokenizer as transformers wraps it."""
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=core)
+    """The tokenizer as transformers wraps it, one of those that would take spaces away if they were left alone."""
+    corrupt = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=True, **{corrupt: True}
+    )
 
 
 def byte_fallback() -> Tokenizer:
@@ -88,6 +91,14 @@ def test_special_tokens_are_not_shown() -> None:
     words, end = core.encode("two words").ids, core.token_to_id(tiny_models.TURN_END)
     detokenizer = Detokenizer(wrapped(core))
     assert "".join(detokenizer.push(token) for token in [end, words[0], end, *words[1:], end]) == "two words"
+
+
+def test_special_tokens_are_text_where_they_mark_its_parts() -> None:
+    core = tiny_models.train()
+    tokens, end = core.encode("two words").ids, core.token_to_id(tiny_models.TURN_END)
+    answer = AnswerText(wrapped(core), marks=True)
+    shown = "".join(answer.push(token) for token in [end, *tokens, end]) + answer.flush()
+    assert shown == f"{tiny_models.TURN_END}two words{tiny_models.TURN_END}"
 
 
 def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
