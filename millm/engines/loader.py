@@ -13,6 +13,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from millm.engines.base import Engine, LoadOptions
+from millm.engines.kernels import quicken
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import out_of_memory, release_memory
 from millm.errors import LoadFailed, MiLLMError, RemoteCodeRequired, UnsupportedModel
@@ -29,13 +30,16 @@ STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F
 UNKNOWN_CONTEXT = 4096  # tokens, for a model that states none
 
 
-def open_model(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
-    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide."""
+def open_model(record: ModelRecord, options: LoadOptions, report: Report, *, fast_cpu: bool = True) -> Engine:
+    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide.
+
+    fast_cpu: whether layers on a CPU may be swapped for faster ones; see `kernels`.
+    """
     with _translated(record):
-        return _open(record, options, report)
+        return _open(record, options, report, fast_cpu)
 
 
-def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
+def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: bool) -> Engine:
     report(Event(Stage.LOADING_WEIGHTS))
     folder = options.folder
     check_kind(json.loads((folder / "config.json").read_text("utf-8")))
@@ -51,6 +55,8 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
         report(Event(Stage.MOVING_TO_GPU, WEIGHTS_DONE))
         torch.cuda.synchronize()
     report(Event(Stage.WARMING_UP, WEIGHTS_DONE))
+    if fast_cpu:
+        quicken(network, mapped=stored_dtype(config, read_headers(folder)) == torch.bfloat16)
     tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
     engine = DecodeEngine(network, tokenizer, context_length(record, options, config), options.cache_bytes)
     report(Event(Stage.WARMING_UP, 100.0))

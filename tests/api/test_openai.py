@@ -255,6 +255,7 @@ def test_a_full_queue_says_when_to_come_back(make: Make) -> None:
 
 # what is refused, and what is not
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 NEUTRAL: dict[str, list[Any]] = {
     "response_format": [{"type": "text"}],
     "tools": [[]],
@@ -272,9 +273,6 @@ NEUTRAL: dict[str, list[Any]] = {
     "reasoning_effort": [None],
 }
 ASKING: dict[str, list[Any]] = {
-    "response_format": [{"type": "json_object"}, {"type": "json_schema", "json_schema": {}}],
-    "tools": [[{"type": "function"}]],
-    "tool_choice": ["required", {"type": "function"}],
     "functions": [[{}]],
     "modalities": [["audio"]],
     "store": [True],
@@ -307,9 +305,18 @@ def test_fields_that_cannot_be_honoured_are_named(loaded: TestClient, field: str
         ({"model": None}, "model", "invalid_type"),
         ({"messages": None}, "messages", "invalid_type"),
         ({"messages": []}, "messages", "invalid_value"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
+        ({"messages": [{"role": "me", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "invalid_value"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tool_choice": "nosuch", "tools": [WEATHER]}, "tool_choice", "invalid_value"),
+        ({"tool_choice": {"type": "function"}, "tools": [WEATHER]}, "tool_choice", "invalid_value"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_type"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "missing_required_parameter"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "invalid_type"),
         (
             {"messages": [*HELLO, {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},

@@ -83,9 +83,12 @@ ANSWERS = [("a b", "length"), ("b c", "length"), ("d", "stop"), ("d", "stop")]
 
 @pytest.mark.slow
 def test_all_answers_to_the_first_prompt_come_first(program: openai.OpenAI) -> None:
-    answer = program.completions.create(model="tiny", prompt=PROMPTS, n=2, max_tokens=2)
-    assert [(choice.text, choice.finish_reason) for choice in answer.choices] == ANSWERS
-    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    choices = program.completions.create(model="tiny", prompt=PROMPTS, n=2, max_tokens=2, logprobs=0).choices
+    assert [(choice.text, choice.finish_reason) for choice in choices] == ANSWERS
+    assert [choice.index for choice in choices] == [0, 1, 2, 3]
+    assert ["".join(choice.logprobs.tokens or []) for choice in choices if choice.logprobs] == [
+        text for text, _ in ANSWERS
+    ]
 
 
 @pytest.mark.slow

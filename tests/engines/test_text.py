@@ -166,7 +166,9 @@ def test_the_bytes_of_byte_level_tokens_make_the_text(saying: str) -> None:
     assert all(parts)
 
 
-TWO_SPACES = pytest.mark.xfail(strict=True, reason="a token of several leading spaces loses one where decoding strips")
+TWO_SPACES = pytest.mark.xfail(
+    strict=True, reason="a token of several leading spaces loses one where decoding strips"
+)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,9 @@ def test_the_bytes_of_a_part_of_a_character() -> None:
     assert token_bytes(fallback, fallback.convert_tokens_to_ids("<0xF0>")) == b"\xf0"
 
 
-@pytest.mark.parametrize(("piece", "meant"), [("▁t", b" t"), ("▁", b" "), ("t", b"t"), ("<0x41>", b"A"), ("\n", b"\n")])
+@pytest.mark.parametrize(
+    ("piece", "meant"), [("▁t", b" t"), ("▁", b" "), ("t", b"t"), ("<0x41>", b"A"), ("\n", b"\n")]
+)
 def test_the_space_before_a_sentencepiece_word_is_kept(piece: str, meant: bytes) -> None:
     tokenizer = wrapped(byte_fallback())
     assert token_bytes(tokenizer, tokenizer.convert_tokens_to_ids(piece)) == meant
@@ -194,7 +198,9 @@ def test_the_space_before_a_sentencepiece_word_is_kept(piece: str, meant: bytes)
 
 def test_a_cut_that_is_the_text_itself_is_told_as_it_is() -> None:
     tokenizer = wrapped(tiny_models.train())
-    assert b"".join(token_bytes(tokenizer, token) for token in tokenizer(f"a{CUT}b")["input_ids"]) == f"a{CUT}b".encode()
+    assert (
+        b"".join(token_bytes(tokenizer, token) for token in tokenizer(f"a{CUT}b")["input_ids"]) == f"a{CUT}b".encode()
+    )
 
 
 def test_special_tokens_stand_for_their_names_and_unknown_ones_for_nothing() -> None:
