@@ -56,7 +56,7 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: b
         torch.cuda.synchronize()
     report(Event(Stage.WARMING_UP, WEIGHTS_DONE))
     if fast_cpu:
-        quicken(network, mapped=stored_dtype(config, read_headers(folder)) == torch.bfloat16)
+        speed_up(network, folder, config)
     tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
     engine = DecodeEngine(network, tokenizer, context_length(record, options, config), options.cache_bytes)
     report(Event(Stage.WARMING_UP, 100.0))
@@ -164,6 +164,11 @@ def load_weights(folder: Path, config: Any, report: Report, *, quantize: Any = N
         )
     check_complete(found)
     return network.eval()
+
+
+def speed_up(network: Any, folder: Path, config: Any) -> None:
+    """Swaps layers for faster ones where the network computes on a CPU."""
+    quicken(network, mapped=stored_dtype(config, read_headers(folder)) == torch.bfloat16)
 
 
 def _apply_adapter(network: Any, adapter: Path) -> None:

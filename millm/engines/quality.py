@@ -19,7 +19,7 @@ import transformers
 
 from millm.child import answer_errand
 from millm.engines.base import ChatRequest, Sampling
-from millm.engines.loader import load_weights
+from millm.engines.loader import load_weights, speed_up
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import out_of_memory, release_memory
 from millm.errors import InvalidRequest
@@ -74,6 +74,7 @@ def _read(
 ) -> tuple[Reading, float, float]:
     config = transformers.AutoConfig.from_pretrained(folder, **code)
     network = load_weights(folder, config, lambda _: None, **code)
+    speed_up(network, folder, config)  # what is measured is what is served
     with torch.inference_mode():
         logits = network(input_ids=ids.to(network.device)).logits[0, :-1].float().cpu()
     said = logits.log_softmax(-1)
