@@ -1,5 +1,6 @@
 """A row that steps with others has the logits that it has alone, whoever joins and leaves beside it."""
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
@@ -135,6 +136,18 @@ def test_a_row_of_any_length_beside_the_window_goes_on_alone(load: Load, length:
         company.step()
     company.leave(1)
     company.leave(0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "zamba2"])
+def test_what_was_given_back_does_not_change_while_the_row_goes_on(load: Load, kind: str) -> None:
+    company = Company(load(kind), (40, 5))
+    given, twin = Row(company.forward, 5), Row(company.forward, 5)
+    company.slots.give(1, given.cache)
+    twin.cache = copy.deepcopy(company.rows[1].cache)
+    company.step()
+    company.step()
+    tokens = company.tokens(3)
+    assert_same(given.read(tokens), twin.read(tokens))
 
 
 def test_only_what_the_window_shows_is_kept(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
