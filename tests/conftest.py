@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from running import App, start_app, wait_until_up
 
-
 # Two files of tests run at the same time: each takes one core, so that neither waits for the threads of the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -200,7 +200,10 @@ class DecodeEngine:
             try:
                 self._slots.join(row.cache, len(row.prompt))
             except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
-                row.done.fail(_row_error(error))
+                if out_of_memory(error) and self._prefixes.shrink():
+                    self._join(row)
+                else:
+                    row.done.fail(_row_error(error))
                 return
             self._prefixes.keep(row.prompt, row.cache)
             row.cache = None
@@ -254,17 +257,26 @@ class DecodeEngine:
     def _leave(self, row: Row, keep: bool = True) -> None:
         """Takes a row out. keep: whether its cache is of use to requests that go on from it."""
         place = self._rows.index(row)
-        cache = self._forward.new_cache() if self._slots is not None and self._prefixes.limit else row.cache
+        cache = self._own_cache(place) if keep and self._prefixes.limit else None
         if self._slots is not None:
-            if keep and cache is not None:
-                self._slots.give(place, cache)
             self._slots.leave(place)
-            self._rows[place] = self._rows[-1]
-            self._rows.pop()
-        else:
-            self._rows.remove(row)
-        if keep and cache is not None:
+        self._rows[place] = self._rows[-1]
+        self._rows.pop()
+        if cache is not None:
             self._prefixes.keep([*row.prompt, *row.tokens[:-1]], cache)
+
+    def _own_cache(self, place: int) -> Any:
+        """A row's cache apart from the others; None if there is no memory for that."""
+        if self._slots is None:
+            return self._rows[place].cache
+        cache = self._forward.new_cache()
+        try:
+            self._slots.give(place, cache)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return None
+        return cache
 
 
 def _indexed(report: Report, index: int, event: Event) -> None:

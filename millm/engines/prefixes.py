@@ -51,6 +51,7 @@ class Prefixes:
 
     def keep(self, tokens: list[int], cache: Any) -> None:
         """Keeps a cache that has read these tokens; the caller does not use it any more."""
+        _compact(cache)
         size = cache_bytes(cache)
         if not self.limit or len(tokens) < FEWEST or size > self.limit:
             return
@@ -92,6 +93,15 @@ def cache_bytes(cache: Any) -> int:
         tensors += [state for name in STATES for state in getattr(layer, name, {}).values()]
         total += sum(tensor.nbytes for tensor in tensors if tensor is not None)
     return total
+
+
+def _compact(cache: Any) -> None:
+    """Copies keys and values that are a part of something larger, which they would keep in memory."""
+    for layer in getattr(cache, "layers", []):
+        for name in ("keys", "values"):
+            tensor = getattr(layer, name, None)
+            if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
+                setattr(layer, name, tensor.clone())
 
 
 def _copy_states(mine: Any, its: Any) -> None:

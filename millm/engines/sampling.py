@@ -177,12 +177,15 @@ def _drawn(samplers: list[Sampler], logits: Any) -> list[int]:
     """A token for each row, drawn after temperature, top_k, top_p and min_p, in this order."""
     heats = torch.tensor([max(sampler.sampling.temperature, COLDEST) for sampler in samplers], device=logits.device)
     logits = (logits - logits.amax(-1, keepdim=True)) / heats[:, None]
-    most = max((_tried(sampler.sampling) for sampler in samplers), default=0)
-    values, tokens = logits.topk(min(most, logits.shape[-1])) if most else (logits, logits)
     masses = logits.logsumexp(-1)
-    return [
-        _draw(sampler, logits[row], masses[row], values[row], tokens[row]) for row, sampler in enumerate(samplers)
-    ]
+    drawn = [0] * len(samplers)
+    for count in {_tried(sampler.sampling) for sampler in samplers}:  # which of equal values come depends on it
+        rows = [row for row, sampler in enumerate(samplers) if _tried(sampler.sampling) == count]
+        values, tokens = logits[rows].topk(min(count, logits.shape[-1]))
+        for place, row in enumerate(rows):
+            kept, chances = candidates(samplers[row].sampling, logits[row], masses[row], values[place], tokens[place])
+            drawn[row] = int(kept[samplers[row].draw(chances)])
+    return drawn
 
 
 def _tried(sampling: Sampling) -> int:
@@ -190,11 +193,6 @@ def _tried(sampling: Sampling) -> int:
     if sampling.top_k:
         return sampling.top_k
     return CANDIDATES if sampling.top_p < 1 or sampling.min_p > 0 else 0
-
-
-def _draw(sampler: Sampler, logits: Any, mass: Any, values: Any, tokens: Any) -> int:
-    kept, chances = candidates(sampler.sampling, logits, mass, values, tokens)
-    return int(kept[sampler.draw(chances)])
 
 
 def candidates(sampling: Sampling, logits: Any, mass: Any, values: Any, tokens: Any) -> tuple[Any, Any]:

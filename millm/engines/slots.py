@@ -47,6 +47,7 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
             self._move(pair, slots if slot < slots else max(1, 2 * slots), max(self.seen, length))
         self._rows = max(self._rows, slot + 1)
         for buffer, part in zip(self._both(), pair, strict=True):
+            buffer[slot, :, : self._end - length] = 0  # see `_move`
             buffer[slot, :, self._end - length : self._end] = part[0]
 
     def leave(self, slot: int) -> None:
@@ -58,8 +59,9 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
             self._buffers, self._end = None, 0
         elif slot < self._rows:
             for buffer in self._both():
-                kept = slice(self._end - self.seen, self._end)
-                buffer[slot, :, kept] = buffer[self._rows, :, kept]
+                begin = self._end - self.seen
+                buffer[slot, :, :begin] = 0
+                buffer[slot, :, begin : self._end] = buffer[self._rows, :, begin : self._end]
 
     def give(self, slot: int, length: int, row: Any) -> None:
         """Copies what is kept of a row with so many tokens into a layer of its own."""
@@ -116,11 +118,19 @@ class Recurrent(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
 
     def join(self, slot: int, row: Any) -> None:
         """Copies the states of a row's own layer."""
+        joined = {
+            name: {
+                number: state
+                if state is None
+                else torch.cat([getattr(self, name)[number][:slot], state])
+                if slot
+                else state.clone()
+                for number, state in getattr(row, name).items()
+            }
+            for name in STATES
+        }
         for name in STATES:
-            mine = getattr(self, name)
-            for number, state in getattr(row, name).items():
-                if state is not None:
-                    mine[number] = torch.cat([mine[number][:slot], state]) if slot else state.clone()
+            setattr(self, name, joined[name])
         for name in FACTS:
             setattr(self, name, dict(getattr(row, name)))
         self.device, self.dtype = row.device, row.dtype
@@ -158,7 +168,11 @@ class Hybrid(Recurrent, Attended, cache_utils.LinearAttentionAndFullAttentionLay
     def join(self, slot: int, row: Any) -> None:
         """Copies keys, values and states of a row's own layer."""
         Recurrent.join(self, slot, row)
-        Attended.join(self, slot, row)
+        try:
+            Attended.join(self, slot, row)
+        except BaseException:
+            Recurrent.leave(self, slot)
+            raise
 
     def leave(self, slot: int) -> None:
         """Frees a slot: the last row moves into it."""
@@ -220,9 +234,16 @@ class Slots:
         return not any(isinstance(layer, Recurrent) for layer in self.cache.layers)
 
     def join(self, row: Any, length: int) -> None:
-        """Adds a row: its own cache, of so many tokens, is copied into the next slot."""
-        for layer, its in zip(self.cache.layers, row.layers, strict=True):
-            layer.join(len(self.lengths), its)
+        """Adds a row: its own cache, of so many tokens, is copied into the next slot. An error adds nothing."""
+        joined = []
+        try:
+            for layer, its in zip(self.cache.layers, row.layers, strict=True):
+                layer.join(len(self.lengths), its)
+                joined.append(layer)
+        except BaseException:
+            for layer in joined:
+                layer.leave(len(self.lengths))
+            raise
         self.lengths.append(length)
         self._measure()
 

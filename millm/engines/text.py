@@ -92,11 +92,13 @@ def _overlap(text: str, stop: str) -> int:
 def token_bytes(tokenizer: Any, token: int) -> bytes:
     """What a token stands for, also where that is a part of a character only."""
     piece: str = tokenizer.convert_ids_to_tokens(token) or ""
-    text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    if CUT not in text:
-        return (" " + text if piece.startswith(SPACE) and not text.startswith(" ") else text).encode()
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
         return bytes.fromhex(byte[1])
+    if SPACE in piece:
+        return piece.replace(SPACE, " ").encode()
+    text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    if CUT not in text:
+        return text.encode()
     table = {character: byte for byte, character in bytes_to_unicode().items()}
     return bytes(table[c] for c in piece) if all(c in table for c in piece) else text.encode()
 

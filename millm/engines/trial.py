@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 LENGTHS = (5, 9)  # tokens of the two prompts
 STEPS = 3  # that both take together
-EXACT, ROUNDED = 1e-3, 0.08  # what rounding may change in float32, and in less: standard deviations of the logits
+# All in standard deviations of the logits.
+EXACT, ROUNDED = 1e-3, 0.01  # what rounding may change in float32, and in less
+NOISE = 4  # times what it changes of a token read alone, if that is more
 FORGOTTEN = 0.5  # with a difference like this the cache is of no use
 
 Trial = Callable[[Forward, list[list[int]]], float]
@@ -37,8 +39,9 @@ def tried(network: Any) -> Forward:
     """
     forward = Forward(network)
     prompts = [_prompt(forward.vocabulary, length) for length in LENGTHS]
-    fine = EXACT if network.dtype == torch.float32 else ROUNDED
-    if _difference_in(_by_token, forward, prompts) > FORGOTTEN:
+    noise = _difference_in(_by_token, forward, prompts)
+    fine = EXACT if network.dtype == torch.float32 else max(ROUNDED, NOISE * noise)
+    if noise > FORGOTTEN:
         name = type(network).__name__
         raise UnsupportedModel(f"Architecture '{name}' cannot go on from a cache.", architecture=name)
     forward.together = _difference_in(_together, forward, prompts) <= fine

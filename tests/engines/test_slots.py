@@ -235,7 +235,6 @@ def test_caches_of_unknown_kinds_have_no_slots(load: Load) -> None:
     assert slotted(cache_utils.LinearAttentionAndSlidingWindowAttentionLayer(8)) is None
 
 
-@pytest.mark.xfail(strict=True, reason="the layers that the row joined before the failure keep it")
 @pytest.mark.parametrize("kind", ["llama", "lfm2"])
 def test_a_row_that_could_not_join_changes_no_other(load: Load, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     company = Company(load(kind), (10, 4))
@@ -248,9 +247,6 @@ def test_a_row_that_could_not_join_changes_no_other(load: Load, kind: str, monke
     company.step()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="columns left of a shorter row hold what the slot held before, and 0 * NaN = NaN"
-)
 @pytest.mark.parametrize("part", ["keys", "values"])
 def test_a_row_that_is_no_numbers_leaves_none_behind(load: Load, part: str) -> None:
     company = Company(load("llama"), (30,))

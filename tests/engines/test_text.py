@@ -166,14 +166,7 @@ def test_the_bytes_of_byte_level_tokens_make_the_text(saying: str) -> None:
     assert all(parts)
 
 
-TWO_SPACES = pytest.mark.xfail(
-    strict=True, reason="a token of several leading spaces loses one where decoding strips"
-)
-
-
-@pytest.mark.parametrize(
-    "saying", [pytest.param(saying, marks=TWO_SPACES if "  " in saying else ()) for saying in SAYINGS]
-)
+@pytest.mark.parametrize("saying", SAYINGS)
 def test_the_bytes_of_byte_fallback_tokens_make_the_text(saying: str) -> None:
     tokenizer = wrapped(byte_fallback())
     parts = [token_bytes(tokenizer, token) for token in tokenizer(saying)["input_ids"]]
