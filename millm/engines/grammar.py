@@ -81,4 +81,5 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise InvalidRequest(f"The answer cannot follow its JSON schema any further: {self._matcher.get_error()}")
+            reason = str(self._matcher.get_error()).partition("\n")[0]  # what follows is the matcher's whole state
+            raise InvalidRequest(f"The answer cannot follow its JSON schema any further: {reason}")
