@@ -188,7 +188,8 @@ def parser_for(tokenizer: Any, request: ChatRequest, prompt: Sequence[int]) -> P
     """What takes one answer apart. prompt: its tokens, because templates may begin the answer."""
     if forced_schema(request):
         return Forced()
-    template = _template(tokenizer, request) if request.parsed and request.messages else None
+    free = request.parsed and request.messages and request.schema is None  # a schema leaves no room for marks
+    template = _template(tokenizer, request) if free else None
     if template is None:
         return Plain()
     tools = [dict(tool) for tool in request.tools] or None

@@ -64,7 +64,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     try:
         wait_until_up(started)
         (record,) = Client(started).ask("GET", "/api/models", 200)
-        Client(started).wait(record["id"], "loaded")
+        Client(started).wait(record["id"], "loaded", 80)
         yield started
     finally:
         started.process.kill()
@@ -249,7 +249,7 @@ def caller(app: App, tmp_path_factory: pytest.TempPathFactory) -> str:
             say(program)
         assert (nothing.value.status_code, nothing.value.code) == (503, "model_not_loaded")
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    client.wait(record["id"], "loaded")
+    client.wait(record["id"], "loaded", 80)
     return str(record["name"])
 
 

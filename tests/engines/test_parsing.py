@@ -198,6 +198,11 @@ def test_where_nothing_is_marked_or_asked_for_all_is_text(template: str, asked: 
     assert isinstance(parser(JSON_MARKS), Marked)
 
 
+def test_an_answer_that_follows_a_schema_is_no_reasoning_though_the_prompt_began_some() -> None:
+    said = '{"tag": "<think>"}'
+    assert everywhere(said, JSON_MARKS, prompt="<think>\n", schema='{"type": "object"}') == (said, "", [])
+
+
 @pytest.mark.parametrize("choice", ["required", "weather"])
 def test_a_forced_answer_is_its_call(choice: str) -> None:
     said = '{"name": "weather", "arguments": {"city": "Köln", "days": 2}}'
