@@ -23,8 +23,8 @@ class Grammars:
         self._tokenizer, self._vocabulary, self._endings = tokenizer, vocabulary, sorted(endings)
         self._prepared: Any = None
 
-    def make(self, schema: str) -> "Grammar":
-        """A grammar for one answer.
+    def make(self, schema: str, field: str = "response_format") -> "Grammar":
+        """A grammar for one answer. field: of the request, that the schema came from.
 
         Raises:
             InvalidRequest: the schema is wrong, or asks for what grammars cannot express; or the model's tokenizer
@@ -36,7 +36,7 @@ class Grammars:
         except ValueError as error:
             wrong = str(error)
         if wrong:
-            raise InvalidRequest(f"The JSON schema cannot be used: {wrong}", field="response_format")
+            raise InvalidRequest(f"The JSON schema cannot be used: {wrong}", field=field)
         return Grammar(llguidance.LLMatcher(self._prepare(), text), self._vocabulary)
 
     def _prepare(self) -> Any:
@@ -81,4 +81,5 @@ class Grammar:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise InvalidRequest(f"The answer cannot follow its JSON schema any further: {self._matcher.get_error()}")
+            reason = str(self._matcher.get_error()).partition("\n")[0]  # what follows is the matcher's whole state
+            raise InvalidRequest(f"The answer cannot follow its JSON schema any further: {reason}")

@@ -108,8 +108,10 @@ class DecodeEngine:
 
     def _row(self, tokens: list[int], request: ChatRequest, number: int, report: Report) -> Row:
         sampling = request.sampling
-        schema = forced_schema(request) or request.schema
-        grammar = None if schema is None else self._grammars.make(schema)
+        forced = forced_schema(request)
+        schema = forced or request.schema
+        field = "tools" if forced else "response_format"
+        grammar = None if schema is None else self._grammars.make(schema, field)
         sampler = Sampler(sampling, tokens, number, grammar)
         biased = [token for token, _ in sampling.logit_bias]
         for field, unknown in (("prompt", max(tokens)), ("logit_bias", max(biased, default=0))):
