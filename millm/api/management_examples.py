@@ -100,6 +100,9 @@ SYSTEM = {
     "jobs": [{"id": "8b0c", "kind": "download", "model_id": 2, "stage": "downloading", "progress": 42.0}],
     "disk_free": 812_000_000_000,
     "problems": [],
+    "batch_width": 1,
+    "rows_waiting": 0,
+    "model_bytes": 5_228_683_776,
 }
 
 HEALTH = {"status": "ok", "version": "0.1.0"}
