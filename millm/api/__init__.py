@@ -9,6 +9,7 @@ from millm.api.docs import add_docs
 from millm.api.faults import BugBoundary, add_fault_handlers
 from millm.api.guard import Guard, GuardPolicy
 from millm.api.parts import set_parts
+from millm.api.request_id import RequestId
 from millm.api.wire import MAX_BODY_BYTES
 from millm.manager import Manager
 
@@ -32,5 +33,6 @@ def create_app(manager: Manager, policy: GuardPolicy) -> FastAPI:
     add_fault_handlers(app)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
     app.add_middleware(BugBoundary)
-    app.add_middleware(Guard, policy=policy)  # added last: the outermost
+    app.add_middleware(Guard, policy=policy)
+    app.add_middleware(RequestId)  # added last: the outermost
     return app

@@ -1,5 +1,6 @@
 """What goes over the wire: the status of every error, both error shapes, and server-sent events."""
 
+import logging
 from typing import Any
 
 import orjson
@@ -7,6 +8,8 @@ from starlette.responses import Response
 
 from millm import errors
 from millm.errors import Cancelled, MiLLMError, explain
+
+log = logging.getLogger(__name__)
 
 STATUSES: dict[type[MiLLMError], int] = {
     errors.InvalidRequest: 422,
@@ -155,10 +158,13 @@ def under(path: str, root: str) -> bool:
 
 
 def in_words(error: BaseException) -> MiLLMError:
-    """The error to show: itself, what a cancelled answer means to its client, or a logged bug."""
+    """The error to show: itself, what a cancelled answer means to its client, or a bug. What failed is logged."""
     if isinstance(error, Cancelled):
         return errors.ModelNotLoaded("The answer was stopped: the model is being unloaded or miLLM is shutting down.")
-    return explain(error)
+    known = explain(error)
+    if known is error:
+        log.info("request failed: %s %r", known.code, known.message)
+    return known
 
 
 def _openai_shape(status: int, code: str, message: str, param: object) -> dict[str, object]:
