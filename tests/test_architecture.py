@@ -44,6 +44,7 @@ HOMES = {
     "fastapi": {"api"},
     "starlette": {"api"},
     "pydantic": {"api"},
+    "prometheus_client": {"api"},
     "uvicorn": set(),
     "torch": {"engines"},
     "transformers": {"engines"},
