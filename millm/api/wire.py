@@ -51,6 +51,7 @@ OPENAI_CODES: dict[type[MiLLMError], str] = {
 
 MAX_BODY_BYTES = 32 * 1024**2
 MAX_DEPTH = 100  # of JSON that had to be mended
+MOST_LOGGED = 500  # characters of a message
 RETRY_AFTER_S = 2  # what a client refused by a full queue is told to wait
 
 
@@ -163,8 +164,13 @@ def in_words(error: BaseException) -> MiLLMError:
         return errors.ModelNotLoaded("The answer was stopped: the model is being unloaded or miLLM is shutting down.")
     known = explain(error)
     if known is error:
-        log.info("request failed: %s %r", known.code, known.message)
+        log_failure(known.code, known.message)
     return known
+
+
+def log_failure(code: str, message: str) -> None:
+    """Logs, in one line, why a request failed. What clients sent may be part of the message."""
+    log.info("request failed: %s %r", code, message[:MOST_LOGGED])
 
 
 def _openai_shape(status: int, code: str, message: str, param: object) -> dict[str, object]:

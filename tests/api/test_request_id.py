@@ -90,6 +90,18 @@ def test_a_refused_request_is_logged_under_its_id_in_one_line(make: Make, lines:
     assert "\n" not in line["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/models"])
+def test_so_is_one_that_is_not_understood_and_its_line_is_short(
+    client: TestClient, lines: list[dict[str, Any]], path: str
+) -> None:
+    answer = client.post(path, json={"x" * 10_000: "secret"}, headers={"x-request-id": GIVEN})
+    assert answer.status_code in (400, 422)
+    (line,) = lines
+    assert (line["request_id"], line["message"].split()[:3]) == (GIVEN, ["request", "failed:", "VALIDATION_ERROR"])
+    assert len(line["message"]) < 600
+    assert "secret" not in line["message"]
+
+
 @pytest.mark.parametrize(("stream", "turns"), [(False, 1), (True, 1), (True, 2)])
 def test_a_bug_is_logged_under_the_id_of_its_request(
     make: Make, lines: list[dict[str, Any]], stream: bool, turns: int
