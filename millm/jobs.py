@@ -9,7 +9,6 @@ in work is ordinary code.
 # ruff: noqa: TID251  (this is the home of threading and concurrent.futures)
 
 import threading
-import time
 import traceback
 import uuid
 from collections import deque
@@ -117,7 +116,6 @@ class Job(Generic[T]):
         self.kind = kind
         self.subject = subject
         self.started = False
-        self.started_at = 0.0  # time.monotonic() at the beginning of the work
         self._on_event = on_event
         self._on_end = on_end
         self._feed: Feed[Event] = Feed()
@@ -195,7 +193,6 @@ class Job(Generic[T]):
         """Marks the job as running; False if it ended before it could begin."""
         with self._lock:
             first, self.started = not self.started, True
-        self.started_at = time.monotonic()
         return first
 
     def finish(self, value: T) -> None:

@@ -147,6 +147,7 @@ class Monitor:
         return sum(device.free for device in self._devices()) + self._resident.memory_bytes
 
     def _measure(self) -> SystemState:
+        rows = self._resident.rows
         return SystemState(
             version=__version__,
             devices=self._devices(),
@@ -154,20 +155,15 @@ class Monitor:
             loaded=self._loaded(),
             requests_running=sum(job.started for job in self._resident.requests),
             requests_waiting=sum(not job.started for job in self._resident.requests),
-            tokens_per_s=self._speed(),
+            tokens_per_s=round(self._resident.speed(), 1),
             jobs=self._activity.states(),
             disk_free=self._store.free_bytes(),
             problems=self._problems,
+            batch_width=rows.stepping if rows else None,
+            rows_waiting=rows.waiting if rows else None,
+            model_bytes=self._resident.memory_bytes,
         )
 
     def _loaded(self) -> ModelRecord | None:
         current = self._resident.current
         return self._activity.live(self._registry.get(current.model_id)) if current else None
-
-    def _speed(self) -> float:
-        speeds = [
-            job.latest.tokens / max(time.monotonic() - job.started_at, 1e-3)
-            for job in self._resident.requests
-            if job.started and job.latest
-        ]
-        return round(sum(speeds), 1)

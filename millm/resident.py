@@ -3,11 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Opener
-from millm.errors import Cancelled, ModelNotLoaded
+from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Opener, RowCount
+from millm.errors import Cancelled, ModelNotLoaded, QueueFull
 from millm.events import Event, Stage
 from millm.jobs import Job, Lane
 from millm.records import ModelRecord, now
+from millm.traffic import Tally, Traffic
 
 REQUESTS_AT_ONCE = 32
 REQUESTS_IN_ALL = 128  # running and waiting; more are refused
@@ -36,6 +37,8 @@ class Resident:
         self._opener = opener
         self._drain_s = drain_s
         self._admission = Lane("admission")  # letting a request in and closing the door never cross
+        self._traffic = Traffic()
+        self.figures, self.speed = self._traffic.figures, self._traffic.speed
         self._requests = Lane("requests", REQUESTS_AT_ONCE, REQUESTS_IN_ALL)
         self.current: Loaded | None = None
 
@@ -47,7 +50,14 @@ class Resident:
     @property
     def memory_bytes(self) -> int:
         """Bytes that closing the present model would free; 0 without one."""
-        return self.current.engine.memory_bytes if self.current else 0
+        loaded = self.current
+        return loaded.engine.memory_bytes if loaded else 0
+
+    @property
+    def rows(self) -> RowCount | None:
+        """How many answers the engine is making; None where it does not know."""
+        loaded = self.current
+        return loaded.engine.rows() if loaded else RowCount()
 
     def chat(self, request: ChatRequest) -> Job[Completion]:
         """Starts an answer.
@@ -110,10 +120,18 @@ class Resident:
             raise ModelNotLoaded("No model is loaded. Load one first.")
         if not loaded.accepting:
             raise ModelNotLoaded(f"'{loaded.name}' is being unloaded and takes no new requests.")
-        engine = loaded.engine
-        return self._requests.submit(
-            lambda job: engine.chat(request, job.report), Job("chat", subject=loaded.model_id)
+        engine, tally = loaded.engine, self._traffic.begin()
+        job: Job[Completion] = Job(
+            "chat",
+            loaded.model_id,
+            on_event=lambda _, event: tally.hear(event),
+            on_end=lambda _, error: tally.end(error),
         )
+        try:
+            return self._requests.submit(lambda job: _answer(engine, request, job, tally), job)
+        except QueueFull as full:
+            tally.end(full)
+            raise
 
     def _drain(self, job: Job[ModelRecord], stage: Stage) -> None:
         deadline = time.monotonic() + self._drain_s
@@ -124,3 +142,10 @@ class Resident:
         for request in self.requests:
             request.cancel()
         self._requests.idle(self._drain_s)
+
+
+def _answer(engine: Engine, request: ChatRequest, job: Job[Completion], tally: Tally) -> Completion:
+    completion = engine.chat(request, job.report)
+    usage = completion.usage(request.sampling.count)
+    tally.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+    return completion

@@ -96,6 +96,9 @@ class JobState:
 class SystemState:
     """This process and this machine now. Bytes, requests, tokens a second.
 
+    tokens_per_s: of all requests together over the last seconds; 0 while nothing is being generated.
+    batch_width, rows_waiting: answers that get a token with every step, and those that wait for that; None where the
+    engine does not know. model_bytes: memory of the loaded model's weights.
     problems: sentences about what went wrong at start and is still of interest.
     """
 
@@ -109,6 +112,9 @@ class SystemState:
     jobs: tuple[JobState, ...]
     disk_free: int
     problems: tuple[str, ...]
+    batch_width: int | None = 0
+    rows_waiting: int | None = 0
+    model_bytes: int = 0
 
 
 @dataclass(frozen=True)

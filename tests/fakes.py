@@ -7,7 +7,7 @@ from pathlib import Path
 
 from millm.comparison import Measure, measure
 from millm.devices import Device
-from millm.engines.base import ChatRequest, Completion, LoadOptions
+from millm.engines.base import ChatRequest, Completion, LoadOptions, RowCount
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.estimate import Estimator
 from millm.events import Chance, Event, Report, Stage
@@ -108,6 +108,9 @@ class FakeEngine:
             self.running -= 1
         first, *others = (_completion(text, words, asked.logprobs) for text, words in answers)
         return replace(first, others=tuple(others))
+
+    def rows(self) -> RowCount:
+        return RowCount(stepping=self.running)
 
     def close(self) -> None:
         self.closed = True

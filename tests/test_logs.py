@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from millm.logs import set_up_logging
+from millm.logs import REQUEST_ID, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,18 @@ def test_console_is_for_people_and_levels_hold(capsys: pytest.CaptureFixture[str
     assert "WARNING millm.x: heard" in err
     assert "quiet" not in err
     assert "signature" not in err
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_what_belongs_to_a_request_carries_its_id(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("INFO", style)
+    before = REQUEST_ID.set("r-1")
+    logging.getLogger("millm.x").error("inside", exc_info=ValueError("why"))
+    REQUEST_ID.reset(before)
+    logging.getLogger("millm.x").info("outside")
+    inside, *_, outside = capsys.readouterr().err.splitlines()
+    assert "r-1" not in outside
+    if style == "json":
+        assert json.loads(inside)["request_id"] == "r-1"
+    else:
+        assert inside.endswith("inside [request r-1]")

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from millm.api.wire import failure_for, openai_refusal, refusal, refusal_for, too_large, under
+from millm.api.wire import failure_for, log_failure, openai_refusal, refusal, refusal_for, too_large, under
 from millm.errors import InvalidRequest, MiLLMError
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -71,10 +71,11 @@ async def _no_such_path(request: Request) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
-    if under(request.scope["path"], "/v1"):
-        return _openai_invalid(problems[0])
     faults = [{"field": _field(problem), "message": _sentence(problem)} for problem in problems]
     message = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults)
+    log_failure(InvalidRequest.code, message)
+    if under(request.scope["path"], "/v1"):
+        return _openai_invalid(problems[0])
     return refusal(422, InvalidRequest.code, f"Invalid request: {message}.", {"errors": faults})
 
 

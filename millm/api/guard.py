@@ -6,7 +6,6 @@ The outermost layer around the page and the API alike, because the page's framew
 import ipaddress
 import logging
 import re
-import uuid
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -146,14 +145,11 @@ class Guard:
         return None
 
     def _marking(self, send: Send, cross_origin: str | None) -> Send:
-        request_id = uuid.uuid4().hex
-
         async def mark(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=list(message.get("headers", ())))
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)  # the login page has a policy of its own
-                headers["x-request-id"] = request_id
                 if cross_origin:
                     headers["access-control-allow-origin"] = cross_origin
                     headers["access-control-expose-headers"] = "x-request-id, retry-after"

@@ -100,7 +100,18 @@ SYSTEM = {
     "jobs": [{"id": "8b0c", "kind": "download", "model_id": 2, "stage": "downloading", "progress": 42.0}],
     "disk_free": 812_000_000_000,
     "problems": [],
+    "batch_width": 1,
+    "rows_waiting": 0,
+    "model_bytes": 5_228_683_776,
 }
+
+METRICS = """# HELP millm_requests_total Requests that ended, by how
+# TYPE millm_requests_total counter
+millm_requests_total{outcome="ok"} 12.0
+# HELP millm_generated_tokens_total Tokens generated
+# TYPE millm_generated_tokens_total counter
+millm_generated_tokens_total 3480.0
+"""
 
 HEALTH = {"status": "ok", "version": "0.1.0"}
 

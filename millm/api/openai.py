@@ -89,16 +89,13 @@ class Form(ABC):
         return {**chunk, "usage": None} if self._counted else chunk
 
     def _usage(self, completion: Completion) -> Fields:
-        """How many tokens were read and said; a prompt with several answers was read once."""
-        answers = (completion, *completion.others)
-        read = sum(answer.prompt_tokens for answer in answers[:: self._count])
-        said = sum(answer.completion_tokens for answer in answers)
-        cached = sum(answer.cached_tokens for answer in answers[:: self._count])
+        """How many tokens were read and said."""
+        usage = completion.usage(self._count)
         return {
-            "prompt_tokens": read,
-            "completion_tokens": said,
-            "total_tokens": read + said,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         }
 
 

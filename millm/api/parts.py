@@ -4,14 +4,16 @@ from typing import Annotated
 
 import anyio
 from fastapi import Depends, FastAPI, Request
+from prometheus_client import CollectorRegistry
 
 from millm.api.streams import THREADS
 from millm.manager import Manager
 
 
-def set_parts(app: FastAPI, manager: Manager) -> None:
-    """Gives an app its manager, and threads of its own for streams."""
+def set_parts(app: FastAPI, manager: Manager, metrics: CollectorRegistry) -> None:
+    """Gives an app its manager, what /metrics shows, and threads of its own for streams."""
     app.state.manager = manager
+    app.state.metrics = metrics
     app.state.stream_threads = anyio.CapacityLimiter(THREADS)
 
 
@@ -25,5 +27,11 @@ async def _stream_threads(request: Request) -> anyio.CapacityLimiter:
     return threads
 
 
+async def _metrics(request: Request) -> CollectorRegistry:
+    metrics: CollectorRegistry = request.app.state.metrics
+    return metrics
+
+
 TheManager = Annotated[Manager, Depends(_manager)]
 StreamThreads = Annotated[anyio.CapacityLimiter, Depends(_stream_threads)]
+TheMetrics = Annotated[CollectorRegistry, Depends(_metrics)]

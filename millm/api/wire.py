@@ -1,5 +1,6 @@
 """What goes over the wire: the status of every error, both error shapes, and server-sent events."""
 
+import logging
 from typing import Any
 
 import orjson
@@ -7,6 +8,8 @@ from starlette.responses import Response
 
 from millm import errors
 from millm.errors import Cancelled, MiLLMError, explain
+
+log = logging.getLogger(__name__)
 
 STATUSES: dict[type[MiLLMError], int] = {
     errors.InvalidRequest: 422,
@@ -48,6 +51,7 @@ OPENAI_CODES: dict[type[MiLLMError], str] = {
 
 MAX_BODY_BYTES = 32 * 1024**2
 MAX_DEPTH = 100  # of JSON that had to be mended
+MOST_LOGGED = 500  # characters of a message
 RETRY_AFTER_S = 2  # what a client refused by a full queue is told to wait
 
 
@@ -155,10 +159,18 @@ def under(path: str, root: str) -> bool:
 
 
 def in_words(error: BaseException) -> MiLLMError:
-    """The error to show: itself, what a cancelled answer means to its client, or a logged bug."""
+    """The error to show: itself, what a cancelled answer means to its client, or a bug. What failed is logged."""
     if isinstance(error, Cancelled):
         return errors.ModelNotLoaded("The answer was stopped: the model is being unloaded or miLLM is shutting down.")
-    return explain(error)
+    known = explain(error)
+    if known is error:
+        log_failure(known.code, known.message)
+    return known
+
+
+def log_failure(code: str, message: str) -> None:
+    """Logs, in one line, why a request failed. What clients sent may be part of the message."""
+    log.info("request failed: %s %r", code, message[:MOST_LOGGED])
 
 
 def _openai_shape(status: int, code: str, message: str, param: object) -> dict[str, object]:

@@ -75,6 +75,15 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request. cached_tokens: of the prompts, that an earlier request had read already."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer.
 
@@ -97,6 +106,23 @@ class Completion:
     reasoning: str = ""
     calls: tuple[Call, ...] = ()
 
+    def usage(self, count: int) -> Usage:
+        """The tokens of all answers. A prompt that got `count` of them was read once."""
+        answers = (self, *self.others)
+        return Usage(
+            sum(answer.prompt_tokens for answer in answers[::count]),
+            sum(answer.cached_tokens for answer in answers[::count]),
+            sum(answer.completion_tokens for answer in answers),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount:
+    """Answers in the making. stepping: those that get a token with every step. waiting: those still to be begun."""
+
+    stepping: int = 0
+    waiting: int = 0
+
 
 class Engine(Protocol):
     """One loaded model that can answer."""
@@ -116,6 +142,10 @@ class Engine(Protocol):
             UnsupportedModel: the model computes no valid probabilities.
             Cancelled: `report` raised it; the answer stops within one step.
         """
+        ...
+
+    def rows(self) -> RowCount | None:
+        """How many answers are in the making now; None where the engine does not know."""
         ...
 
     def close(self) -> None:

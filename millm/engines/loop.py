@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from millm.engines.base import ChatRequest, Completion
+from millm.engines.base import ChatRequest, Completion, RowCount
 from millm.engines.forward import Forward
 from millm.engines.grammar import Grammars
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
@@ -86,6 +86,10 @@ class DecodeEngine:
             for row in rows:
                 row.done.cancel()
         return replace(first, others=tuple(others))
+
+    def rows(self) -> RowCount:
+        """How many answers step now, and how many wait for that."""
+        return RowCount(len(self._rows), len(self._waiting) + len(self._arrivals))
 
     def close(self) -> None:
         """Cancels what still runs and gives the memory back."""

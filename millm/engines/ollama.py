@@ -83,6 +83,9 @@ class OllamaEngine:
         server.run(lambda client: attend(server.answer(client, request), answer.hear, answer.tick), _answer_error)
         return answer.completion()
 
+    def rows(self) -> None:
+        """The server does not say how many answers it makes."""
+
     def close(self) -> None:
         """Has the server give the memory back."""
         self._closed = True

@@ -15,6 +15,7 @@ from millm.manager import Manager
 
 ROUTES = {
     ("get", "/health"),
+    ("get", "/metrics"),
     ("get", "/api/system"),
     ("get", "/api/events"),
     ("get", "/api/models"),

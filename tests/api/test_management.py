@@ -208,6 +208,9 @@ def test_storage_and_system(client: TestClient, manager: Manager) -> None:
     assert system["loaded"]["name"] == "tiny"
     assert system["process_bytes"] > 0
     assert system["jobs"] == [] == system["problems"]
+    for name in ("requests_running", "requests_waiting", "batch_width", "rows_waiting", "tokens_per_s"):
+        assert system[name] == 0, name
+    assert system["model_bytes"] == 1_000_000
 
 
 def test_health_needs_no_manager_work(client: TestClient) -> None:

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from millm.engines import loop
-from millm.engines.base import ChatRequest, Completion, Message, Sampling
+from millm.engines.base import ChatRequest, Completion, Message, RowCount, Sampling
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import weight_bytes
 from millm.engines.rows import ending_tokens
@@ -174,6 +174,16 @@ def test_answers_take_turns(engine: DecodeEngine) -> None:
     seconds = [place for place, (number, tokens) in enumerate(company.reports) if number == 1 and tokens]
     between = company.reports[seconds[0] : seconds[-1]]
     assert abs(sum(number == 0 for number, _ in between) - 9) <= 1
+
+
+def test_it_tells_how_many_answers_are_in_the_making(engine: DecodeEngine) -> None:
+    assert engine.rows() == RowCount()
+    told: list[RowCount] = []
+    company = Company(engine, [ask(prompt(5, 1), 40), ask(prompt(5, 2), 10)], {1: (0, 3)})
+    company.watch = dict.fromkeys((0, 1), lambda _: told.append(engine.rows()))
+    company.run()
+    assert {RowCount(0, 1), RowCount(1, 0), RowCount(1, 1), RowCount(2, 0)} <= set(told)
+    assert max(rows.stepping for rows in told) == 2
 
 
 def test_a_seed_gives_the_same_answer_whatever_else_runs(engine: DecodeEngine) -> None:

@@ -64,6 +64,7 @@ def test_a_load_warms_the_model_and_keeps_it(server: OllamaServer) -> None:
     assert server.memory == {"llama3:8b": -1}
     assert server.bodies("/api/generate")[0]["options"] == {"num_ctx": 2048}
     assert engine.memory_bytes == Model().size
+    assert engine.rows() is None  # which the server does not tell
     assert watcher.events[0].stage is Stage.LOADING_WEIGHTS
     assert watcher.events[-1] == Event(Stage.WARMING_UP, 100.0)
 
