@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 
-from millm.engines.base import ChatRequest, Completion
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest
+from millm.engines.embeddings import Embedder
 from millm.engines.forward import Forward
 from millm.engines.grammar import Grammars
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
 from millm.engines.parsing import Marked, forced_schema, parser_for
 from millm.engines.prefixes import Prefixes
 from millm.engines.prompts import prompt_tokens
-from millm.engines.rows import Row, check_length, ending_tokens, room
+from millm.engines.rows import Row, check_length, ending_tokens, no_memory, room, row_error
 from millm.engines.sampling import Choice, Sampler, choose
 from millm.engines.slots import SLACK
 from millm.engines.text import AnswerText
 from millm.engines.trial import tried
-from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, MiLLMError, ModelNotLoaded
+from millm.errors import Cancelled, InvalidRequest, MiLLMError, ModelNotLoaded
 from millm.events import Event, Report
 from millm.jobs import Job, Lane
 
@@ -61,6 +62,7 @@ class DecodeEngine:
         kept = min(KEPT_BYTES, int(KEPT_SHARE * cache_bytes)) if cache_bytes is not None else KEPT_BYTES
         self._prefixes = Prefixes(forward.new_cache, kept if reusable else 0)
         self._cache_bytes = cache_bytes
+        self._embedder = Embedder(network.base_model, tokenizer, context_length, together=forward.together)
         self._lane = Lane("decode", 1)
         self._arrivals: deque[Row] = deque()
         self._waiting: list[Row] = []  # the first one may have read a part of its prompt
@@ -75,8 +77,7 @@ class DecodeEngine:
             InsufficientMemory: the caches do not fit.
             UnsupportedModel: the model computes no valid probabilities.
         """
-        if self._closed:
-            raise ModelNotLoaded("The model was unloaded.")
+        self._check_open()
         rows = self._rows_of(request, report)
         self._arrivals.extend(rows)
         self._lane.submit(self._run)
@@ -87,6 +88,11 @@ class DecodeEngine:
                 row.done.cancel()
         return replace(first, others=tuple(others))
 
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        """Embeds by the mean of the last hidden states, of length 1; see `Engine.embed`. Raises `ModelNotLoaded`."""
+        self._check_open()
+        return self._embedder.embed(request, report, self._between_steps)
+
     def close(self) -> None:
         """Cancels what still runs and gives the memory back."""
         self._closed = True
@@ -95,8 +101,19 @@ class DecodeEngine:
             row.done.fail(Cancelled())
         self._rows, self._waiting = [], []
         self._arrivals.clear()
-        del self._forward, self._slots, self._prefixes, self._tokenizer, self._grammars
+        del self._forward, self._slots, self._prefixes, self._tokenizer, self._grammars, self._embedder
         release_memory()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelNotLoaded("The model was unloaded.")
+
+    def _between_steps(self, work: Callable[[Job[Any]], Any]) -> Job[Any]:
+        """Queues other work of the network. The run before it hands over to the one behind it."""
+        self._check_open()
+        job = self._lane.submit(work)
+        self._lane.submit(self._run)
+        return job
 
     def _rows_of(self, request: ChatRequest, report: Report) -> list[Row]:
         check_length(request, self.context_length)
@@ -174,7 +191,7 @@ class DecodeEngine:
         except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
             if out_of_memory(error) and self._prefixes.shrink():
                 return self._read(row, tokens)
-            row.done.fail(_row_error(error))
+            row.done.fail(row_error(error))
             return None
         return logits
 
@@ -199,7 +216,7 @@ class DecodeEngine:
             try:
                 self._slots.join(row.cache, len(row.prompt))
             except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
-                row.done.fail(_row_error(error))
+                row.done.fail(row_error(error))
                 return
             self._prefixes.keep(row.prompt, row.cache)
             row.cache = None
@@ -208,7 +225,7 @@ class DecodeEngine:
     def _step(self) -> None:
         """Brings every row one token further; rows that are over leave."""
         while len(self._rows) > 1 and not self._fits(self._needed(self._rows)):
-            self._shed(_full())
+            self._shed(no_memory())
         if not self._rows:
             return
         stepped, logits = self._step_together() if self._slots is not None else self._step_in_turn()
@@ -229,7 +246,7 @@ class DecodeEngine:
                     continue
                 alone = full and self._slots.retriable
                 for _ in range(1 if alone else len(self._rows)):
-                    self._shed(_row_error(error))
+                    self._shed(row_error(error))
         return [], None
 
     def _step_in_turn(self) -> tuple[list[Row], Any]:
@@ -276,17 +293,5 @@ def _goes_on(row: Row, work: Callable[[], None]) -> bool:
     try:
         work()
     except BaseException as error:  # noqa: BLE001  (it reaches whoever waits for this row)
-        row.done.fail(_row_error(error))
+        row.done.fail(row_error(error))
     return not row.done.done
-
-
-def _full() -> InsufficientMemory:
-    return InsufficientMemory("Out of memory while answering. Try a shorter conversation or a smaller model.")
-
-
-def _row_error(error: BaseException) -> BaseException:
-    if not out_of_memory(error):
-        return error
-    full = _full()
-    full.__cause__ = error
-    return full
