@@ -85,6 +85,7 @@ class Manager(Orders):
         reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
         self.chat = resident.chat
+        self.embed = resident.embed
         self.job = activity.job
         self.system = self._monitor.system
         self.storage = self._monitor.storage

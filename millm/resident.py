@@ -1,13 +1,17 @@
 """The one model in memory: opened, asked, drained, closed."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Opener
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions, Opener
 from millm.errors import Cancelled, ModelNotLoaded
-from millm.events import Event, Stage
+from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
 from millm.records import ModelRecord, now
+
+T = TypeVar("T")
 
 REQUESTS_AT_ONCE = 32
 REQUESTS_IN_ALL = 128  # running and waiting; more are refused
@@ -27,7 +31,8 @@ class Loaded:
 
 
 class Resident:
-    """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` from anywhere.
+    """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` and `embed` from
+    anywhere.
 
     drain_s: seconds that running requests get before they are cancelled.
     """
@@ -40,7 +45,7 @@ class Resident:
         self.current: Loaded | None = None
 
     @property
-    def requests(self) -> list[Job[Completion]]:
+    def requests(self) -> list[Job[Any]]:
         """The requests waiting and running."""
         return self._requests.jobs
 
@@ -56,7 +61,13 @@ class Resident:
             ModelNotLoaded: no model is loaded, or it is being unloaded.
             QueueFull: too many requests are waiting.
         """
-        return self._admission.call(lambda: self._admit(request))
+        return self._admission.call(lambda: self._admit("chat", lambda engine, report: engine.chat(request, report)))
+
+    def embed(self, request: EmbedRequest) -> Job[Embeddings]:
+        """Starts embedding. Raises what `chat` raises."""
+        return self._admission.call(
+            lambda: self._admit("embed", lambda engine, report: engine.embed(request, report))
+        )
 
     def open(self, record: ModelRecord, options: LoadOptions, job: Job[ModelRecord]) -> Loaded:
         """Closes the present model, if any, and opens another in its place.
@@ -104,16 +115,14 @@ class Resident:
             loaded.engine.close()
         return self._admission.close(grace_s) and ended
 
-    def _admit(self, request: ChatRequest) -> Job[Completion]:
+    def _admit(self, kind: str, work: Callable[[Engine, Report], T]) -> Job[T]:
         loaded = self.current
         if loaded is None:
             raise ModelNotLoaded("No model is loaded. Load one first.")
         if not loaded.accepting:
             raise ModelNotLoaded(f"'{loaded.name}' is being unloaded and takes no new requests.")
         engine = loaded.engine
-        return self._requests.submit(
-            lambda job: engine.chat(request, job.report), Job("chat", subject=loaded.model_id)
-        )
+        return self._requests.submit(lambda job: work(engine, job.report), Job(kind, subject=loaded.model_id))
 
     def _drain(self, job: Job[ModelRecord], stage: Stage) -> None:
         deadline = time.monotonic() + self._drain_s
