@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from millm import __version__
-from millm.api import management, openai
+from millm.api import embeddings, management, openai
 from millm.api.docs import add_docs
 from millm.api.faults import BugBoundary, add_fault_handlers
 from millm.api.guard import Guard, GuardPolicy
@@ -26,7 +26,7 @@ def create_app(manager: Manager, policy: GuardPolicy) -> FastAPI:
     """The whole API behind its guard. The page is mounted on it afterwards and is guarded likewise."""
     app = FastAPI(title="miLLM", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
     set_parts(app, manager)
-    for router in (management.machine, management.models, management.jobs, openai.router):
+    for router in (management.machine, management.models, management.jobs, openai.router, embeddings.router):
         app.include_router(router)
     add_docs(app)
     add_fault_handlers(app)
