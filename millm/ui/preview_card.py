@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.errors import GatedModel, InsufficientDisk, MiLLMError
-from millm.records import ModelType, Source, architecture_facts, short_count
+from millm.records import SERVED, ModelType, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import note
 from millm.ui.costs import costs
@@ -54,7 +54,7 @@ def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
     """What a source would bring and what it would cost here. kind: what the model is to be used for."""
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
-    served = kind in words.SERVED and plan.origin.source is not Source.OLLAMA
+    served = kind in SERVED and plan.origin.source is not Source.OLLAMA
     memory = costs(preview) if served else ""
     return (
         f'<section class="mi-panel-html mi-preview" aria-label="Preview of {escape(plan.title)}">'
