@@ -95,9 +95,8 @@ def _openai_invalid(problem: Mapping[str, Any]) -> Response:
 
 def _field(problem: Mapping[str, Any]) -> str:
     """Where in the request the problem is: `messages[0].content`, or `body` for the body as a whole."""
-    if named := (problem.get("ctx") or {}).get("param"):
-        return str(named)
-    place: Sequence[Any] = problem["loc"]
+    named = (problem.get("ctx") or {}).get("param")
+    place: Sequence[Any] = (*problem["loc"], named) if named else problem["loc"]
     if problem["type"] == "json_invalid" or len(place) < 2:
         return "body"
     name = str(place[1])

@@ -4,7 +4,12 @@ from typing import Any
 
 MODEL = {"id": "gemma-2-2b", "object": "model", "created": 1767268800, "owned_by": "miLLM"}
 MODELS = {"object": "list", "data": [MODEL]}
-USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+USAGE = {
+    "prompt_tokens": 12,
+    "completion_tokens": 3,
+    "total_tokens": 15,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
 
 CHAT = {
     "id": "chatcmpl-5f0e",

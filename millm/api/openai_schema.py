@@ -3,6 +3,7 @@
 Fields of OpenAI's API that are not honoured yet are accepted with the value that means "leave it off".
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -87,7 +88,7 @@ def are_tokens(value: object) -> bool:
 
 
 def _biases(biases: dict[str, float]) -> dict[str, float]:
-    if not all(token.isascii() and token.isdigit() for token in biases):
+    if not all(re.fullmatch(r"0|[1-9][0-9]{0,8}", token) for token in biases):
         raise PydanticCustomError("token_number", "its keys must be token numbers")
     return biases
 
@@ -142,6 +143,8 @@ class ChatMessage(BaseModel):
     def _says_something(self) -> Self:
         if self.content is None and not self.tool_calls:
             raise PydanticCustomError("missing", "a message needs content", {"param": "content"})
+        if self.role == "tool" and not self.tool_call_id:
+            raise PydanticCustomError("missing", "it must name the call it answers", {"param": "tool_call_id"})
         if self.tool_calls and self.role != "assistant":
             raise PydanticCustomError("conflict", "only an assistant calls tools", {"param": "tool_calls"})
         return self
@@ -176,10 +179,10 @@ class Generation(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1, description="least chance, in parts of the likeliest token's")
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="for every time a token was said")
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="for a token that was said at all")
-    repetition_penalty: float | None = Field(None, gt=0, le=10, description="default 1, which is off")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10, description="default 1, which is off")
     logit_bias: Biases | None = Field(None, description="token numbers and what is added to their logits")
     stop: Stop = Field((), description="strings that end the answer and are not part of it")
-    seed: int | None = Field(None, description="the same seed gives the same answer")
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="the same seed gives the same answer")
     stream: bool | None = Field(None, description="send the answer piece by piece, as server-sent events")
     stream_options: StreamOptions | None = None
 

@@ -36,7 +36,7 @@ class ResponseFormat(BaseModel):
     def _has_its_schema(self) -> Self:
         if (self.type == "json_schema") is (self.json_schema is None):
             wrong = "is missing" if self.json_schema is None else f"does not go with type '{self.type}'"
-            raise PydanticCustomError("conflict", f"'json_schema' {wrong}", {"param": "response_format"})
+            raise PydanticCustomError("conflict", f"it {wrong}", {"param": "json_schema"})
         return self
 
     def schema_text(self) -> str | None:
@@ -74,6 +74,8 @@ class Tool(BaseModel):
 def _choice(choice: object) -> object:
     """A word, or the name of the one function that must be called."""
     if not isinstance(choice, dict):
+        if choice not in (None, "none", "auto", "required"):
+            raise PydanticCustomError("tool_choice", "it must be none, auto, required, or name one function")
         return choice
     function = choice.get("function")
     name = function.get("name") if isinstance(function, dict) else None

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from millm.engines.base import Engine, LoadOptions
 from millm.engines.embeddings import EmbeddingEngine
+from millm.engines.kernels import quicken
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import out_of_memory, release_memory
 from millm.engines.pooling import read_pooling, stated_length
@@ -32,13 +33,16 @@ POOLER = "pooler"  # of BERT and its kin; what they are pooled with here is anot
 UNKNOWN_CONTEXT = 4096  # tokens, for a model that states none
 
 
-def open_model(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
-    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide."""
+def open_model(record: ModelRecord, options: LoadOptions, report: Report, *, fast_cpu: bool = True) -> Engine:
+    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide.
+
+    fast_cpu: whether layers on a CPU may be swapped for faster ones; see `kernels`.
+    """
     with _translated(record):
-        return _open(record, options, report)
+        return _open(record, options, report, fast_cpu)
 
 
-def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
+def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: bool) -> Engine:
     report(Event(Stage.LOADING_WEIGHTS))
     folder = options.folder
     embeds = record.model_type is ModelType.EMBEDDING
@@ -57,6 +61,8 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
         report(Event(Stage.MOVING_TO_GPU, WEIGHTS_DONE))
         torch.cuda.synchronize()
     report(Event(Stage.WARMING_UP, WEIGHTS_DONE))
+    if fast_cpu:
+        quicken(network, mapped=stored_dtype(config, read_headers(folder)) == torch.bfloat16)
     tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
     most = context_length(record, options, config)
     engine: Engine

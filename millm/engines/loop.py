@@ -128,12 +128,13 @@ class DecodeEngine:
         schema = forced_schema(request) or request.schema
         grammar = None if schema is None else self._grammars.make(schema)
         sampler = Sampler(sampling, tokens, number, grammar)
-        unknown = max((*tokens, *(token for token, _ in sampling.logit_bias)))
-        if unknown >= self._forward.vocabulary or min(tokens) < 0:
-            raise InvalidRequest(
-                f"The prompt holds the token {unknown}, but the model knows only {self._forward.vocabulary}: "
-                "the tokenizer belongs to another model."
-            )
+        biased = [token for token, _ in sampling.logit_bias]
+        for field, unknown in (("prompt", max(tokens)), ("logit_bias", max(biased, default=0))):
+            if unknown >= self._forward.vocabulary:
+                raise InvalidRequest(
+                    f"The {field} holds the token {unknown}, but the model knows only {self._forward.vocabulary}.",
+                    field=field,
+                )
         parser = parser_for(self._tokenizer, request, tokens)
         text = AnswerText(self._tokenizer, sampling.stop, marks=isinstance(parser, Marked))
         return Row(tokens, room(len(tokens), self.context_length, sampling), sampler, text, parser, report)

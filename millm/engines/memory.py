@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "DefaultCPUAllocator", "CUDA out of memory")
-SCALES = ("SCB", "absmax", "code", "offset")  # as bitsandbytes names them
+SCALES = ("SCB", "absmax", "code", "offset", "scales")  # as bitsandbytes and `kernels` name them
 
 
 def weight_bytes(network: Any) -> int:
@@ -26,7 +26,7 @@ def _scales(network: Any) -> Iterator[torch.Tensor]:
     for module in network.modules():
         weight = getattr(module, "weight", None)
         state = getattr(weight, "quant_state", None)
-        for holder in (weight, getattr(module, "state", None), state, getattr(state, "state2", None)):
+        for holder in (module, weight, getattr(module, "state", None), state, getattr(state, "state2", None)):
             found = (getattr(holder, name, None) for name in SCALES)
             yield from (part for part in found if isinstance(part, torch.Tensor))
 

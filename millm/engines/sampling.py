@@ -30,7 +30,7 @@ def check(sampling: Sampling) -> None:
             (0 <= sampling.min_p <= 1, "min_p must be between 0 and 1"),
             (abs(sampling.frequency_penalty) <= 2, "frequency_penalty must be between -2 and 2"),
             (abs(sampling.presence_penalty) <= 2, "presence_penalty must be between -2 and 2"),
-            (0 < sampling.repetition_penalty <= 10, "repetition_penalty must be above 0 and at most 10"),
+            (0.01 <= sampling.repetition_penalty <= 10, "repetition_penalty must be between 0.01 and 10"),
             (all(abs(bias) <= 100 for _, bias in sampling.logit_bias), "logit_bias must be between -100 and 100"),
             (0 <= (sampling.logprobs or 0) <= MOST_CHANCES, f"at most {MOST_CHANCES} logprobs can be told"),
             (1 <= sampling.count <= MOST_ANSWERS, f"between 1 and {MOST_ANSWERS} answers can be given"),

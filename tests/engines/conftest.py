@@ -7,15 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_networks
 import tiny_models
 
 # Where transformers copies custom code to before it runs it; read when transformers is imported.
 CODE_CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 
-IMPORT_TORCH = {"test_loader.py", "test_loop.py", "test_quality.py", "test_quantize.py", "test_sampling.py"}
+IMPORT_TORCH = {
+    "test_loader.py",
+    "test_loop.py",
+    "test_prefixes.py",
+    "test_quality.py",
+    "test_quantize.py",
+    "test_rows.py",
+    "test_sampling.py",
+    "test_slots.py",
+    "test_text.py",
+    "test_trial.py",
+}
 
 Tiny = Callable[..., Path]
+Network = Callable[..., Any]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -35,3 +48,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         return built[key]
 
     return find
+
+
+@pytest.fixture
+def network(tiny: Tiny) -> Network:
+    """Makes a network that `tiny_models` or `small_networks` knows by name, ready to answer."""
+
+    def make(kind: str, dtype: str = "float32") -> Any:
+        import torch
+        import transformers
+
+        if kind in small_networks.KINDS:
+            return small_networks.small(kind).to(getattr(torch, dtype))
+        return transformers.AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=getattr(torch, dtype)).eval()
+
+    return make

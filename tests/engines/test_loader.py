@@ -262,9 +262,9 @@ def test_other_architectures_are_named(copy: Path, config: dict[str, Any]) -> No
 
 
 def test_an_architecture_without_a_cache_is_refused(copy: Path) -> None:
-    sizes = {"vocab_size": tiny_models.VOCABULARY, "hidden_size": 64, "num_hidden_layers": 1, "pad_token_id": 0}
-    transformers.AutoModelForCausalLM.from_config(transformers.MambaConfig(**sizes)).save_pretrained(copy)
-    with pytest.raises(UnsupportedModel, match="'MambaForCausalLM' cannot go on from a cache"):
+    sizes = {"vocab_size": tiny_models.VOCABULARY, "n_embd": 64, "n_layer": 1, "n_head": 4}
+    transformers.AutoModelForCausalLM.from_config(transformers.OpenAIGPTConfig(**sizes)).save_pretrained(copy)
+    with pytest.raises(UnsupportedModel, match="'OpenAIGPTLMHeadModel' cannot go on from a cache"):
         opened(copy)
 
 

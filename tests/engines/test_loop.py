@@ -1,6 +1,7 @@
 """Many answers at once are the same answers as one at a time, and one that fails fails alone."""
 
 import gc
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ import tiny_models
 import torch
 import transformers
 
+from millm.engines import loop
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import weight_bytes
 from millm.engines.rows import ending_tokens
+from millm.engines.slots import SLACK
+from millm.engines.trial import tried
 from millm.errors import (
     Cancelled,
     ContextLengthExceeded,
@@ -54,9 +58,9 @@ def prompt(length: int, seed: int = 0) -> Ids:
     return torch.randint(100, 2000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def ask(tokens: Ids, count: int | None = 12, **sampling: Any) -> ChatRequest:
+def ask(tokens: Ids, most: int | None = 12, **sampling: Any) -> ChatRequest:
     text = " ".join(map(str, tokens))
-    return ChatRequest(prompts=(text,), sampling=Sampling(**{"temperature": 0, "max_tokens": count, **sampling}))
+    return ChatRequest(prompts=(text,), sampling=Sampling(**{"temperature": 0, "max_tokens": most, **sampling}))
 
 
 def silent(event: Event) -> None:
@@ -337,3 +341,159 @@ def test_a_real_tokenizer_talks(tiny: Callable[..., Path]) -> None:
     said = generate(network, tokens, 30)
     engine.close()
     assert (answer.text, answer.prompt_tokens) == (tokenizer.decode(said, skip_special_tokens=True), len(tokens))
+
+
+# company: pieces, earlier turns, several answers, too little memory
+
+
+class Reads:
+    """Notes how many tokens each forward of a network reads, and for how many rows."""
+
+    def __init__(self, network: Any) -> None:
+        self.shapes: list[tuple[int, int]] = []
+        network.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _note(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.shapes.append(tuple(kwargs["input_ids"].shape))
+
+
+def test_rows_step_as_one_batch(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    reads = Reads(network)
+    Company(engine, [ask(prompt(5, seed), 40) for seed in range(4)], {}).run()
+    engine.close()
+    assert max(rows for rows, _ in reads.shapes) == 4
+    assert len(reads.shapes) < 80
+
+
+def test_a_long_prompt_comes_in_pieces_between_the_steps_of_others(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    expected = generate(network, prompt(900, 7), 5)
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    reads = Reads(network)
+    company = Company(engine, [ask(prompt(5), 60), ask(prompt(900, 7), 5)], {1: (0, 3)})
+    _, long = company.run()
+    engine.close()
+    assert ids(long) == expected
+    pieces = [place for place, (_, tokens) in enumerate(reads.shapes) if tokens > 5]
+    assert [reads.shapes[place][1] for place in pieces] == [loop.PIECE] * 3 + [900 - 3 * loop.PIECE]
+    assert all(later - earlier == 2 for earlier, later in itertools.pairwise(pieces)), "a step between two pieces"
+
+
+def test_a_prompt_can_be_cancelled_between_its_pieces(engine: DecodeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LONG_PIECE", 100)
+    seen: list[float] = []
+
+    def leave(event: Event) -> None:
+        seen.append(event.progress)
+        if len(seen) == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.chat(ask(prompt(900)), leave)
+    assert seen == [0, pytest.approx(100 / 9), pytest.approx(200 / 9)]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma"])
+def test_a_second_turn_reads_only_what_is_new_and_answers_the_same(tiny: Callable[..., Path], name: str) -> None:
+    network = load(tiny(name))
+    first = prompt(200)
+    said = generate(network, first, 20)
+    second = [*first, *said, *prompt(30, 5)]
+    expected = generate(network, second, 12)
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    engine.chat(ask(first, 20), silent)
+    reads = Reads(network)
+    answer = engine.chat(ask(second, 12), silent)
+    engine.close()
+    assert ids(answer) == expected
+    assert answer.cached_tokens == 219  # all but the last token said, which was never read
+    assert reads.shapes[0] == (1, len(second) - 219)
+
+
+def test_a_sliding_window_remembers_only_what_continues(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("mistral"))
+    first = prompt(100)
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    said = ids(engine.chat(ask(first, 10), silent))
+    second = [*first, *said, *prompt(30, 5)]
+    changed = [*first[:90], *prompt(30, 6)]
+    again, other = (engine.chat(ask(tokens, 12), silent) for tokens in (second, changed))
+    engine.close()
+    assert (again.cached_tokens, other.cached_tokens) == (109, 0)
+    assert [ids(again), ids(other)] == [generate(network, tokens, 12) for tokens in (second, changed)]
+
+
+def test_several_answers_to_one_prompt_read_it_once(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    reads = Reads(network)
+    events: list[Event] = []
+    answer = engine.chat(ask(prompt(100), 8, count=3, temperature=1.0, seed=5), events.append)
+    answers = (answer, *answer.others)
+    assert [shape for shape in reads.shapes if shape[1] > 1] == [(1, 100)]
+    assert len({a.text for a in answers}) == 3
+    for index, one in enumerate(answers):
+        assert "".join(event.text for event in events if event.index == index) == one.text
+    again = engine.chat(ask(prompt(100), 8, count=3, temperature=1.0, seed=5), silent)
+    engine.close()
+    assert [again.text, *(a.text for a in again.others)] == [a.text for a in answers]
+
+
+def test_one_of_several_answers_that_fails_ends_the_request(engine: DecodeEngine) -> None:
+    requests = ChatRequest(prompts=("100 200 300", f"{POISON} 5"), sampling=Sampling(temperature=0, max_tokens=400))
+    with pytest.raises(RuntimeError, match="poisoned"):
+        engine.chat(requests, silent)
+    reads = Reads(engine._forward._network)
+    assert engine._lane.idle(5)
+    assert len(reads.shapes) < 100, "the other answer went on for nobody"
+
+
+def test_too_little_memory_ends_the_newest_row_and_the_others_go_on(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    requests = [ask(prompt(6, seed), 40) for seed in range(3)]
+    expected = [generate(network, prompt(6, seed), 40) for seed in range(2)]
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+
+    def full(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].shape[0] == 3 and kwargs["past_key_values"].get_seq_length() > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    network.model.layers[1].register_forward_pre_hook(
+        lambda module, args, kwargs: full(module, args, {**kwargs, "input_ids": args[0]}), with_kwargs=True
+    )
+    first, second, third = Company(engine, requests, {1: (0, 2), 2: (1, 2)}).run()
+    engine.close()
+    assert [ids(first), ids(second)] == expected
+    assert isinstance(third, InsufficientMemory)
+
+
+def test_rows_wait_until_their_caches_fit(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    expected = [generate(network, prompt(50, seed), 20) for seed in range(6)]
+    needed = 2 * 32 * 4 * 2 * 2 * (70 + SLACK)  # bytes of one row: layers, head size, float32, heads, keys and values
+    engine = DecodeEngine(network, Numbers(), CONTEXT, cache_bytes=int(2.5 * needed))
+    reads = Reads(network)
+    answers = Company(engine, [ask(prompt(50, seed), 20) for seed in range(6)], {}).run()
+    engine.close()
+    assert [ids(answer) for answer in answers] == expected
+    assert max(rows for rows, _ in reads.shapes) == 2
+
+
+def test_what_cannot_be_batched_is_answered_in_turn(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    prompts = [prompt(length, length) for length in (40, 7, 90)]
+    expected = [generate(network, tokens, 15) for tokens in prompts]
+    forward = tried(network)
+    forward.together = forward.pieces = False
+    engine = DecodeEngine(network, Numbers(), CONTEXT, forward=forward)
+    reads = Reads(network)
+    assert not engine.batching
+    found = Company(engine, [ask(tokens, 15) for tokens in prompts], {1: (0, 3)}).run()
+    failed = Company(engine, [ask(prompts[0], 15), ask([2000], 5)], {1: (0, 3)})
+    failed.watch[1] = lambda event: [][event.tokens]
+    assert [ids(answer) for answer in found] == expected
+    assert ids(failed.run()[0]) == expected[0]
+    engine.close()
+    assert {rows for rows, _ in reads.shapes} == {1}

@@ -105,6 +105,11 @@ def test_a_nucleus_is_no_larger_than_it_must_be() -> None:
     assert len(tokens) == 2
 
 
+def test_tokens_as_likely_as_the_likeliest_are_above_every_min_p() -> None:
+    tokens, _ = found_candidates(torch.zeros(4), Sampling(min_p=1.0))
+    assert len(tokens) == 4
+
+
 class Calls(TorchFunctionMode):
     """Notes which torch functions are called."""
 

@@ -16,7 +16,7 @@ from millm.events import Chance
 pytestmark = pytest.mark.slow
 
 SAYINGS = (
-    "Hello, world.",
+    "Hello, world .",
     "  two leading spaces,  two inside,\n\n\ttabs",
     "naïve café, Straße, ½",
     "emoji 😀😀 family 👩‍👩‍👧‍👦 flags 🇫🇷",
@@ -27,8 +27,11 @@ STOPS = (("a",), ("ab",), ("aa",), ("aba",), ("abb", "b"), ("aab", "ba"), ("bb",
 
 
 def wrapped(core: Tokenizer) -> Any:
-    """The tokenizer as transformers wraps it."""
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=core)
+    """The tokenizer as transformers wraps it, one of those that would take spaces away if they were left alone."""
+    corrupt = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=True, **{corrupt: True}
+    )
 
 
 def byte_fallback() -> Tokenizer:
@@ -88,6 +91,14 @@ def test_special_tokens_are_not_shown() -> None:
     words, end = core.encode("two words").ids, core.token_to_id(tiny_models.TURN_END)
     detokenizer = Detokenizer(wrapped(core))
     assert "".join(detokenizer.push(token) for token in [end, words[0], end, *words[1:], end]) == "two words"
+
+
+def test_special_tokens_are_text_where_they_mark_its_parts() -> None:
+    core = tiny_models.train()
+    tokens, end = core.encode("two words").ids, core.token_to_id(tiny_models.TURN_END)
+    answer = AnswerText(wrapped(core), marks=True)
+    shown = "".join(answer.push(token) for token in [end, *tokens, end]) + answer.flush()
+    assert shown == f"{tiny_models.TURN_END}two words{tiny_models.TURN_END}"
 
 
 def until_stop(text: str, stops: tuple[str, ...]) -> tuple[str, bool]:
@@ -155,7 +166,9 @@ def test_the_bytes_of_byte_level_tokens_make_the_text(saying: str) -> None:
     assert all(parts)
 
 
-TWO_SPACES = pytest.mark.xfail(strict=True, reason="a token of several leading spaces loses one where decoding strips")
+TWO_SPACES = pytest.mark.xfail(
+    strict=True, reason="a token of several leading spaces loses one where decoding strips"
+)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +188,9 @@ def test_the_bytes_of_a_part_of_a_character() -> None:
     assert token_bytes(fallback, fallback.convert_tokens_to_ids("<0xF0>")) == b"\xf0"
 
 
-@pytest.mark.parametrize(("piece", "meant"), [("▁t", b" t"), ("▁", b" "), ("t", b"t"), ("<0x41>", b"A"), ("\n", b"\n")])
+@pytest.mark.parametrize(
+    ("piece", "meant"), [("▁t", b" t"), ("▁", b" "), ("t", b"t"), ("<0x41>", b"A"), ("\n", b"\n")]
+)
 def test_the_space_before_a_sentencepiece_word_is_kept(piece: str, meant: bytes) -> None:
     tokenizer = wrapped(byte_fallback())
     assert token_bytes(tokenizer, tokenizer.convert_tokens_to_ids(piece)) == meant
@@ -183,7 +198,9 @@ def test_the_space_before_a_sentencepiece_word_is_kept(piece: str, meant: bytes)
 
 def test_a_cut_that_is_the_text_itself_is_told_as_it_is() -> None:
     tokenizer = wrapped(tiny_models.train())
-    assert b"".join(token_bytes(tokenizer, token) for token in tokenizer(f"a{CUT}b")["input_ids"]) == f"a{CUT}b".encode()
+    assert (
+        b"".join(token_bytes(tokenizer, token) for token in tokenizer(f"a{CUT}b")["input_ids"]) == f"a{CUT}b".encode()
+    )
 
 
 def test_special_tokens_stand_for_their_names_and_unknown_ones_for_nothing() -> None:

@@ -1,0 +1,153 @@
+"""Faster ways for a CPU to multiply with weights as they are stored.
+
+They are private operators of torch, so each is used only where it is there and agrees with the plain way on the layer
+at hand. Files that were mapped into memory stay mapped: their pages go first when memory is short.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+log = logging.getLogger(__name__)
+
+FEW = 16  # rows up to which the 8-bit operator is faster than multiplying with the weights made bfloat16
+MANY = 24  # rows from which 4-bit weights are made bfloat16 first
+TRIED_ROWS = {"Linear": (1, 40), "Linear8bitLt": (1, 40), "Linear4bit": (40,)}  # a few would repack its weights
+CLOSE = 0.02  # how far results may be off, in parts of their size: bfloat16 keeps three digits
+
+
+class PackedLinear(nn.Linear):  # type: ignore[misc]
+    """A layer with bfloat16 weights, and a copy of them in the order in which oneDNN reads them."""
+
+    packed: Any
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the plain layer."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+class Int8Linear(nn.Linear):  # type: ignore[misc]
+    """A layer of LLM.int8: rows of 8-bit weights with a scale each. Activations stay bfloat16."""
+
+    quantized: Any
+    scales: Any
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Without the rounding of activations, so nearer to the original than LLM.int8."""
+        scales = self.scales.to(x.dtype)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        if len(rows) > FEW:
+            weight = self.quantized.to(x.dtype) * scales[:, None]
+            return functional.linear(x, weight, self.bias)
+        out = torch._weight_int8pack_mm(rows, self.quantized, scales)
+        out = out if self.bias is None else out + self.bias
+        return out.view(*x.shape[:-1], -1)
+
+
+class TwoWayNF4:
+    """Mixed into a 4-bit layer: many rows at once are multiplied with the weights made bfloat16."""
+
+    stored: Any
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the plain layer, but for rounding."""
+        if x.numel() < MANY * x.shape[-1]:
+            return super().forward(x)  # type: ignore[misc]
+        import bitsandbytes
+
+        weight = bitsandbytes.functional.dequantize_4bit(*self.stored).to(x.dtype)
+        return functional.linear(x, weight, self.bias)  # type: ignore[attr-defined]
+
+
+def quicken(network: Any, mapped: bool) -> list[str]:
+    """Swaps the layers of a network on the CPU for faster ones with the same weights; returns which kinds it has now.
+
+    mapped: whether the weights lie in mapped files; only then is a second copy of bfloat16 weights worth its memory.
+    """
+    if network.device.type != "cpu" or network.dtype != torch.bfloat16:
+        return []
+    swaps: dict[str, Callable[[Any], None]] = {
+        "Linear8bitLt": _to_int8,
+        "Linear4bit": _to_two_ways,
+        **({"Linear": _to_packed} if mapped else {}),
+    }
+    used = []
+    for kind, swap in swaps.items():
+        layers = list(_layers(network, kind))
+        if layers and _works(swap, layers[0]):
+            for layer in layers:
+                swap(layer)
+            used.append(type(layers[0]).__name__)
+    if used:
+        log.info("faster layers: %s", ", ".join(used))
+    return used
+
+
+def _layers(network: Any, kind: str) -> Iterator[Any]:
+    """The layers of exactly this class that compute in bfloat16."""
+    for module in network.modules():
+        known = type(module).__module__.startswith(("torch.", "bitsandbytes."))
+        if known and type(module).__name__ == kind and (kind != "Linear" or module.weight.dtype == torch.bfloat16):
+            yield module
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _works(swap: Callable[[Any], None], layer: Any) -> bool:
+    """Whether a swapped copy of a layer computes what the layer does."""
+    try:
+        swapped = copy.copy(layer)
+        swapped.__dict__ = {**layer.__dict__, "_parameters": dict(layer._parameters)}
+        weight = _plain_weight(layer)
+        swap(swapped)
+        return all(_agrees(swapped, weight, layer.bias, rows) for rows in TRIED_ROWS[type(layer).__name__])
+    except (RuntimeError, AttributeError, NotImplementedError, TypeError, AssertionError) as error:
+        log.info("no faster %s here: %s", type(layer).__name__, error)
+        return False
+
+
+def _agrees(layer: Any, weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> bool:
+    x = torch.randn(1, rows, weight.shape[1], generator=torch.Generator().manual_seed(rows)).bfloat16()
+    expected = functional.linear(x.float(), weight, None if bias is None else bias.float())
+    found = layer(x).float()
+    return found.shape == expected.shape and bool((found - expected).abs().mean() <= CLOSE * expected.abs().mean())
+
+
+def _plain_weight(layer: Any) -> torch.Tensor:
+    """The layer's weights in float32."""
+    state = getattr(layer.weight, "quant_state", None)
+    if state is not None:
+        import bitsandbytes
+
+        return bitsandbytes.functional.dequantize_4bit(layer.weight.data, state).float()
+    if layer.weight.dtype == torch.int8:
+        return layer.weight.data.float() * _scales(layer)[:, None]
+    return layer.weight.data.float()
+
+
+def _scales(layer: Any) -> torch.Tensor:
+    """What the rows of an 8-bit layer are multiplied with."""
+    scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+    return scales.float() / 127
+
+
+def _to_packed(layer: Any) -> None:
+    layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, 1)
+    layer.__class__ = PackedLinear
+
+
+def _to_int8(layer: Any) -> None:
+    scales = _scales(layer)
+    layer.quantized, layer.scales = layer.weight.data.clone(), scales  # the operator needs aligned memory
+    layer._parameters["weight"] = nn.Parameter(layer.quantized, requires_grad=False)
+    layer.__class__ = Int8Linear
+
+
+def _to_two_ways(layer: Any) -> None:
+    # bitsandbytes repacks the weights at the first step, and drops what they were made of.
+    layer.stored = layer.weight.data, copy.copy(layer.weight.quant_state)
+    layer.__class__ = type("TwoWayLinear4bit", (TwoWayNF4, type(layer)), {})
