@@ -62,7 +62,7 @@ class DecodeEngine:
         kept = min(KEPT_BYTES, int(KEPT_SHARE * cache_bytes)) if cache_bytes is not None else KEPT_BYTES
         self._prefixes = Prefixes(forward.new_cache, kept if reusable else 0)
         self._cache_bytes = cache_bytes
-        self._embedder = Embedder(network.base_model, tokenizer, context_length, together=forward.together)
+        self._embedder = Embedder(network.base_model, tokenizer, context_length, forward=forward)
         self._lane = Lane("decode", 1)
         self._arrivals: deque[Row] = deque()
         self._waiting: list[Row] = []  # the first one may have read a part of its prompt
