@@ -6,7 +6,7 @@ from collections.abc import Callable
 from millm.errors import Cancelled, InvalidRequest, explain
 from millm.events import Event, Stage
 from millm.jobs import Feed, Job, Lane
-from millm.records import ModelRecord, Status
+from millm.records import ModelRecord, ModelType, Status
 from millm.resident import Resident
 from millm.views import JobState, Notice
 
@@ -96,7 +96,8 @@ class Activity:
         if job and job.kind == "load":
             return record.with_(status=Status.LOADING, error_message=None, error_code=None)
         if loaded and loaded.model_id == record.id:
-            return record.with_(status=Status.LOADED, active=True, loaded_at=loaded.loaded_at)
+            active = record.active or record.model_type is ModelType.LLM
+            return record.with_(status=Status.LOADED, active=active, loaded_at=loaded.loaded_at)
         return record
 
     def _progress(self, job: Job[ModelRecord], event: Event) -> None:

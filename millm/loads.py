@@ -19,7 +19,7 @@ from millm.errors import (
 from millm.estimate import Estimator
 from millm.jobs import Job, Lane
 from millm.planning import NO_ERROR, check_memory, estimate_record, estimated
-from millm.records import ModelRecord, ModelType, Status
+from millm.records import SERVED, ModelRecord, Status
 from millm.registry import Registry
 from millm.resident import Loaded, Resident
 
@@ -109,7 +109,7 @@ class Loads:
     def _check(self, record: ModelRecord) -> None:
         if self.holds(record.id):
             raise ModelAlreadyLoaded(f"'{record.name}' is loaded already.", id=record.id)
-        if record.model_type is not ModelType.LLM:
+        if record.model_type not in SERVED:
             raise UnsupportedModel(f"A model of type '{record.model_type}' cannot be loaded here.", id=record.id)
         if record.status is not Status.READY:
             raise InvalidRequest(f"'{record.name}' is not on disk yet. Download it first.", id=record.id)

@@ -86,6 +86,7 @@ class Manager(Orders):
         # what another room answers as it stands
         self.chat = resident.chat
         self.figures = resident.figures
+        self.embed = resident.embed
         self.job = activity.job
         self.system = self._monitor.system
         self.storage = self._monitor.storage

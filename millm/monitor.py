@@ -14,7 +14,7 @@ from millm.errors import ModelNotFound
 from millm.estimate import EXACT, Estimator
 from millm.jobs import Lane
 from millm.planning import draft_record, estimate_record, estimated, preview_plan
-from millm.records import ModelRecord, Quantization
+from millm.records import ModelRecord, ModelType, Quantization
 from millm.registry import Registry
 from millm.requirements import Compatibility, compatibility
 from millm.resident import Resident
@@ -80,11 +80,12 @@ class Monitor:
             context_length,
             wait,
         )
+        talks = plan.origin.model_type is ModelType.LLM
         twins = (self._registry.twin(draft_record(preview, form, None)) for form in preview.sizes)
         return replace(
             preview,
             existing=next(filter(None, twins), None),
-            known_architecture=plan.config.get("model_type") in self._known if plan.config else None,
+            known_architecture=plan.config.get("model_type") in self._known if talks and plan.config else None,
             requires_remote_code=needs_own_code(plan.config, self._known),
         )
 

@@ -68,4 +68,4 @@ class Questions:
         record = self.loaded() if model_type is ModelType.LLM else self._upkeep.active(model_type)
         if record is None:
             raise ModelNotFound(f"No model of type '{model_type}' is active.", model_type=model_type)
-        return record
+        return self._activity.live(record)

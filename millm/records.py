@@ -10,7 +10,7 @@ from millm.errors import ChecksumMismatch
 
 
 class ModelType(StrEnum):
-    """What a model is for. `llm` can be loaded and served here; the others are managed for other programs."""
+    """What a model is for. Those in `SERVED` can be loaded here; the others are managed for other programs."""
 
     LLM = "llm"
     EMBEDDING = "embedding"
@@ -19,6 +19,10 @@ class ModelType(StrEnum):
     TTS = "tts"
     MUSIC = "music"
     LIP_SYNC = "lip_sync"
+
+
+SERVED = frozenset({ModelType.LLM, ModelType.EMBEDDING})
+"""The types of models that can be loaded and served here."""
 
 
 class Source(StrEnum):

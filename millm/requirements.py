@@ -10,14 +10,11 @@ from millm.engines.architectures import architecture_name, is_language_model, ne
 from millm.errors import InsufficientDisk, InsufficientMemory
 from millm.estimate import Estimate, Estimator
 from millm.planning import check_memory, estimate_record
-from millm.records import ModelRecord, ModelType, Quantization, Source
-
-LOADED_HERE = frozenset({ModelType.LLM})
-"""The types that miLLM brings to life itself; the others are kept for other programs."""
+from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source
 
 PACKAGES = {
     ModelType.LLM: ("torch", "transformers", "accelerate"),
-    ModelType.EMBEDDING: ("torch", "transformers"),
+    ModelType.EMBEDDING: ("torch", "transformers", "accelerate"),
     ModelType.IMAGE_GEN: ("torch", "transformers", "diffusers", "accelerate"),
     ModelType.ANIMATION: ("torch", "transformers", "diffusers", "accelerate"),
     ModelType.TTS: ("torch", "coqui-tts"),
@@ -86,7 +83,7 @@ def packages_for(record: ModelRecord) -> tuple[str, ...]:
     """The Python packages that a program needs to use a recorded model."""
     if record.source is Source.OLLAMA:
         return ("ollama",)
-    quantized = record.model_type in LOADED_HERE and record.quantization is not Quantization.FP16
+    quantized = record.model_type in SERVED and record.quantization is not Quantization.FP16
     return PACKAGES[record.model_type] + (("bitsandbytes",) if quantized else ())
 
 
@@ -146,14 +143,14 @@ def _shortages(needed: Requirements, devices: tuple[Device, ...], disk_free: int
 
 
 def _kind_warnings(record: ModelRecord, known: Container[str]) -> Iterator[str]:
-    if record.model_type not in LOADED_HERE:
+    if record.model_type not in SERVED:
         yield f"A model of type '{record.model_type}' is kept for other programs; it cannot be loaded here."
-    elif record.source is not Source.OLLAMA:
+    elif record.source is not Source.OLLAMA and record.model_type is ModelType.LLM:
         yield from config_warnings(record.config, record.trust_remote_code, known)
 
 
 def _package_warnings(record: ModelRecord, missing: list[str]) -> Iterator[str]:
     if not missing:
         return
-    user = "Loading it" if record.model_type in LOADED_HERE else "A program that uses it"
+    user = "Loading it" if record.model_type in SERVED else "A program that uses it"
     yield f"Not installed here: {', '.join(missing)}. {user} needs {'this' if len(missing) == 1 else 'these'}."

@@ -1,14 +1,28 @@
 """The one model in memory: opened, asked, drained, closed."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
-from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Opener, RowCount
+from millm.engines.base import (
+    ChatRequest,
+    Completion,
+    Embeddings,
+    EmbedRequest,
+    Engine,
+    LoadOptions,
+    Opener,
+    RowCount,
+)
 from millm.errors import Cancelled, ModelNotLoaded, QueueFull
-from millm.events import Event, Stage
+from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
 from millm.records import ModelRecord, now
 from millm.traffic import Tally, Traffic
+
+T = TypeVar("T")
 
 REQUESTS_AT_ONCE = 32
 REQUESTS_IN_ALL = 128  # running and waiting; more are refused
@@ -28,7 +42,8 @@ class Loaded:
 
 
 class Resident:
-    """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` from anywhere.
+    """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` and `embed` from
+    anywhere.
 
     drain_s: seconds that running requests get before they are cancelled.
     """
@@ -43,7 +58,7 @@ class Resident:
         self.current: Loaded | None = None
 
     @property
-    def requests(self) -> list[Job[Completion]]:
+    def requests(self) -> list[Job[Any]]:
         """The requests waiting and running."""
         return self._requests.jobs
 
@@ -66,7 +81,11 @@ class Resident:
             ModelNotLoaded: no model is loaded, or it is being unloaded.
             QueueFull: too many requests are waiting.
         """
-        return self._admission.call(lambda: self._admit(request))
+        return self._admission.call(lambda: self._admit("chat", partial(_answer, request)))
+
+    def embed(self, request: EmbedRequest) -> Job[Embeddings]:
+        """Starts embedding. Raises what `chat` raises."""
+        return self._admission.call(lambda: self._admit("embed", partial(_embed, request)))
 
     def open(self, record: ModelRecord, options: LoadOptions, job: Job[ModelRecord]) -> Loaded:
         """Closes the present model, if any, and opens another in its place.
@@ -114,21 +133,21 @@ class Resident:
             loaded.engine.close()
         return self._admission.close(grace_s) and ended
 
-    def _admit(self, request: ChatRequest) -> Job[Completion]:
+    def _admit(self, kind: str, work: Callable[[Engine, Report, Tally], T]) -> Job[T]:
         loaded = self.current
         if loaded is None:
             raise ModelNotLoaded("No model is loaded. Load one first.")
         if not loaded.accepting:
             raise ModelNotLoaded(f"'{loaded.name}' is being unloaded and takes no new requests.")
         engine, tally = loaded.engine, self._traffic.begin()
-        job: Job[Completion] = Job(
-            "chat",
+        job: Job[T] = Job(
+            kind,
             loaded.model_id,
             on_event=lambda _, event: tally.hear(event),
             on_end=lambda _, error: tally.end(error),
         )
         try:
-            return self._requests.submit(lambda job: _answer(engine, request, job, tally), job)
+            return self._requests.submit(lambda job: work(engine, job.report, tally), job)
         except QueueFull as full:
             tally.end(full)
             raise
@@ -144,8 +163,14 @@ class Resident:
         self._requests.idle(self._drain_s)
 
 
-def _answer(engine: Engine, request: ChatRequest, job: Job[Completion], tally: Tally) -> Completion:
-    completion = engine.chat(request, job.report)
+def _answer(request: ChatRequest, engine: Engine, report: Report, tally: Tally) -> Completion:
+    completion = engine.chat(request, report)
     usage = completion.usage(request.sampling.count)
     tally.answered(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
     return completion
+
+
+def _embed(request: EmbedRequest, engine: Engine, report: Report, tally: Tally) -> Embeddings:
+    embeddings = engine.embed(request, report)
+    tally.answered(embeddings.prompt_tokens, 0, 0)
+    return embeddings

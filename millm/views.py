@@ -54,8 +54,8 @@ class Preview:
     """A plan with what it would cost this machine. disk_free, memory_free: bytes.
 
     existing: the record that is this model already. known_architecture: whether the installed transformers has a
-    class for it, None where there is no config. quantized_as: how its own config says that it is quantized.
-    requires_remote_code: it cannot be loaded without running Python code of the repository.
+    class for it, None where there is no config or it is no language model. quantized_as: how its own config says
+    that it is quantized. requires_remote_code: it cannot be loaded without running Python code of the repository.
     """
 
     plan: Plan

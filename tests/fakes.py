@@ -2,12 +2,13 @@
 
 import threading
 import time
+from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millm.comparison import Measure, measure
 from millm.devices import Device
-from millm.engines.base import ChatRequest, Completion, LoadOptions, RowCount
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, LoadOptions, RowCount
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.estimate import Estimator
 from millm.events import Chance, Event, Report, Stage
@@ -111,6 +112,18 @@ class FakeEngine:
 
     def rows(self) -> RowCount:
         return RowCount(stepping=self.running)
+
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        """A vector of 4 values that differ with the text."""
+        self.running += 1
+        try:
+            for _ in request.inputs:
+                report(Event(Stage.READING_PROMPT))
+                time.sleep(self.pause_s)
+        finally:
+            self.running -= 1
+        values = [[len(text) / 3, -0.25, 1e-3, 0.0][: request.dimensions] for text in request.inputs]
+        return Embeddings(tuple(array("f", each) for each in values), sum(map(len, request.inputs)))
 
     def close(self) -> None:
         self.closed = True

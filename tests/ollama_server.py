@@ -29,6 +29,7 @@ class Model:
     count: int | None = 8_030_261_248
     context_length: int = 8192
     generates: bool = True
+    embeds: bool = True
 
     @property
     def size(self) -> int:
@@ -143,7 +144,7 @@ class _Routes(BaseHTTPRequestHandler):
         answer = getattr(self, f"_{self.command.lower()}_{self.path.removeprefix('/api/')}", None)
         if answer is None:
             return self._json({"error": "404 page not found"}, 404)
-        needs = self.path in ("/api/show", "/api/delete", "/api/chat", "/api/generate")
+        needs = self.path in ("/api/show", "/api/delete", "/api/chat", "/api/generate", "/api/embed")
         if needs and name not in ollama.models:
             return self._json({"error": f"model '{body['model']}' not found"}, 404)
         return answer(ollama, name, body)
@@ -188,13 +189,29 @@ class _Routes(BaseHTTPRequestHandler):
         else:
             self._keep(ollama, name, body, _as_message())
 
-    def _keep(self, ollama: OllamaServer, name: str, body: Json, empty: Json) -> None:
-        """Loads a model, or unloads it where it shall be kept for no time."""
+    def _post_embed(self, ollama: OllamaServer, name: str, body: Json) -> None:
+        given = body.get("input") or []
+        texts = [given] if isinstance(given, str) else given
+        if not ollama.models[name].embeds:
+            return self._json({"error": "this model does not support embeddings"}, 501)
+        if not body.get("truncate", True) and any(len(text.split()) > 4 for text in texts):
+            return self._json({"error": "input length exceeds maximum context length"}, 400)
+        self._remember(ollama, name, body)
+        vectors = [[float(len(text)), 0.5, -2.0, 0.25][: body.get("dimensions")] for text in texts]
+        count = sum(len(text.split()) for text in texts)
+        return self._json({"model": name, "embeddings": vectors, "prompt_eval_count": count})
+
+    def _remember(self, ollama: OllamaServer, name: str, body: Json) -> Any:
         keep = body.get("keep_alive", "5m")
         if keep:
             ollama.memory[name] = keep
         else:
             ollama.memory.pop(name, None)
+        return keep
+
+    def _keep(self, ollama: OllamaServer, name: str, body: Json, empty: Json) -> None:
+        """Loads a model, or unloads it where it shall be kept for no time."""
+        keep = self._remember(ollama, name, body)
         self._json({"model": name, **empty, "done": True, "done_reason": "load" if keep else "unload"})
 
     def _stream(self, messages: Iterable[Json]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fakes import FakeOpener, make_manager
 
-from millm.errors import InvalidLocalPath, InvalidRequest, ModelNotLoaded
+from millm.errors import InvalidLocalPath, InvalidRequest, ModelNotFound, ModelNotLoaded, UnsupportedModel
 from millm.manager import Manager
-from millm.records import ModelRecord, Source, Status
+from millm.records import ModelRecord, ModelType, Source, Status
 from millm.sources.base import Origin
 
 
@@ -113,3 +113,27 @@ def test_settings_that_a_load_cannot_read_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match="settings"):
         manager.update(two[1].id, settings=settings)
+
+
+def test_an_embedding_model_takes_the_place_of_the_loaded_one_and_is_active_for_others_only_if_chosen(
+    manager: Manager, opener: FakeOpener, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    one, other = two
+    manager.update(other.id, model_type=ModelType.EMBEDDING)
+    loaded = wait(manager, manager.load(other.id))
+    assert (loaded.status, loaded.active) == (Status.LOADED, False)
+    assert [engine.closed for engine in opener.opened] == [True, False]
+    with pytest.raises(ModelNotFound):
+        manager.active(ModelType.EMBEDDING)
+    manager.activate(other.id)
+    assert manager.active(ModelType.EMBEDDING) == manager.record(other.id) == manager.loaded()
+    assert wait(manager, manager.load(one.id)).status is Status.LOADED
+    assert manager.record(other.id).active
+
+
+def test_what_miLLM_does_not_bring_to_life_is_not_loaded(
+    manager: Manager, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    manager.update(two[1].id, model_type=ModelType.MUSIC)
+    with pytest.raises(UnsupportedModel, match="'music' cannot be loaded here"):
+        manager.load(two[1].id)

@@ -89,6 +89,11 @@ def test_an_architecture_that_cannot_be_loaded_is_named() -> None:
     assert judged(RECORD.with_(config=config), known=frozenset()).warnings == (), "nothing is known"
 
 
+def test_an_embedding_model_need_be_no_language_model() -> None:
+    config = {**CONFIG, "model_type": "bert", "architectures": ["BertModel"]}
+    assert judged(RECORD.with_(config=config, model_type=ModelType.EMBEDDING)).warnings == ()
+
+
 def test_own_code_is_warned_of_where_it_is_needed_and_not_allowed() -> None:
     strange = RECORD.with_(config={**CONFIG, **CODE, "model_type": "strange"})
     (warning,) = judged(strange).warnings

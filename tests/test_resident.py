@@ -3,9 +3,10 @@
 import threading
 import time
 
+import pytest
 from fakes import FakeEngine, FakeOpener
 
-from millm.engines.base import ChatRequest, Completion, LoadOptions, Message
+from millm.engines.base import ChatRequest, Completion, EmbedRequest, LoadOptions, Message
 from millm.errors import LoadFailed, ModelNotLoaded, QueueFull
 from millm.events import Report
 from millm.jobs import Job
@@ -90,4 +91,19 @@ def test_too_many_requests_are_refused_and_the_others_answered() -> None:
     else:
         raise AssertionError("the queue has no end")
     assert {job.result(10).text for job in jobs} == {"a b"}
+    resident.close(1)
+
+
+def test_embeddings_and_answers_share_their_places_and_their_end() -> None:
+    opener = FakeOpener(engine_pause_s=0.01)
+    resident = Resident(opener)
+    resident.open(RECORD, OPTIONS, Job())
+    jobs = [resident.embed(EmbedRequest(("one", "three"))) for _ in range(3)]
+    jobs.append(resident.chat(ChatRequest((Message("user", "a b"),))))
+    assert [job.kind for job in resident.requests] == ["embed", "embed", "embed", "chat"]
+    resident.empty(Job())
+    assert opener.opened[0].closed
+    assert jobs[0].result(0).prompt_tokens == 8, "what runs is finished before the model goes"
+    with pytest.raises(ModelNotLoaded):
+        resident.embed(EmbedRequest(("one",)))
     resident.close(1)

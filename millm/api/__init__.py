@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from millm import __version__
-from millm.api import management, metrics, openai
+from millm.api import embeddings, management, metrics, openai
 from millm.api.docs import add_docs
 from millm.api.faults import BugBoundary, add_fault_handlers
 from millm.api.guard import Guard, GuardPolicy
@@ -27,7 +27,8 @@ def create_app(manager: Manager, policy: GuardPolicy) -> FastAPI:
     """The whole API behind its guard. The page is mounted on it afterwards and is guarded likewise."""
     app = FastAPI(title="miLLM", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
     set_parts(app, manager, metrics.own_registry(manager))
-    for router in (management.machine, management.models, management.jobs, metrics.router, openai.router):
+    machine = (management.machine, management.models, management.jobs, metrics.router)
+    for router in (*machine, openai.router, embeddings.router):
         app.include_router(router)
     add_docs(app)
     add_fault_handlers(app)

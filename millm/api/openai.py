@@ -3,10 +3,10 @@
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import anyio
 from fastapi import APIRouter
@@ -28,6 +28,7 @@ from millm.records import ModelRecord
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 Fields = dict[str, Any]
+T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 LAST = Event(Stage.GENERATING)
 
@@ -214,18 +215,29 @@ def complete(manager: TheManager, threads: StreamThreads, body: CompletionBody) 
 def _answer(
     manager: Manager, threads: anyio.CapacityLimiter, body: Generation, request: ChatRequest, form: Form
 ) -> Response:
-    record = manager.loaded()
-    if record is None:
-        raise ModelNotLoaded("No model is loaded. Load one first.")
-    if record.name != body.model:
-        raise _unknown(body.model, record)
-    job = manager.chat(request)
-    if job.subject != record.id:  # another model came in between
-        job.cancel()
-        raise _unknown(body.model, manager.loaded())
+    job = asked_of(manager, body.model, lambda: manager.chat(request))
     if body.stream:
         return JobStream(job, _frames(job, form), openai_failure, threads)
     return JobAnswer(job, lambda completion: Json(form.whole(completion)), openai_failure, threads)
+
+
+def asked_of(manager: Manager, name: str, ask: Callable[[], Job[T]]) -> Job[T]:
+    """Asks the loaded model, if that is its name.
+
+    Raises:
+        ModelNotLoaded, ModelNotFound: no model is loaded, or another one.
+        MiLLMError: what `ask` raises.
+    """
+    record = manager.loaded()
+    if record is None:
+        raise ModelNotLoaded("No model is loaded. Load one first.")
+    if record.name != name:
+        raise _unknown(name, record)
+    job = ask()
+    if job.subject != record.id:  # another model came in between
+        job.cancel()
+        raise _unknown(name, manager.loaded())
+    return job
 
 
 def _frames(job: Job[Completion], form: Form) -> Iterator[bytes]:

@@ -46,6 +46,13 @@ TEXT_STREAM = """data: {"id":"cmpl-5f0e","object":"text_completion","created":17
 data: [DONE]
 """
 
+EMBEDDINGS = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.0521, -0.0113, 0.0368]}],
+    "model": "all-MiniLM-L6-v2",
+    "usage": {"prompt_tokens": 4, "total_tokens": 4},
+}
+
 FAILED = {
     "error": {
         "message": "The model 'gpt-5' is not loaded here. 'gemma-2-2b' is loaded.",

@@ -74,15 +74,16 @@ def _text(content: object) -> str:
 
 def _prompts(prompt: Any) -> object:
     """One or several prompts, each a text or the numbers of its tokens, as a tuple."""
-    several = prompt if isinstance(prompt, list) and not _are_tokens(prompt) else [prompt]
-    if not several or not all(isinstance(part, str) or _are_tokens(part) for part in several):
+    several = prompt if isinstance(prompt, list) and not are_tokens(prompt) else [prompt]
+    if not several or not all(isinstance(part, str) or are_tokens(part) for part in several):
         raise PydanticCustomError("string_type", "it must be a string, a list of token numbers, or a list of these")
     if len(several) > MAX_PROMPTS:
         raise PydanticCustomError("too_long", f"at most {MAX_PROMPTS} prompts are supported")
     return tuple(part if isinstance(part, str) else tuple(part) for part in several)
 
 
-def _are_tokens(value: object) -> bool:
+def are_tokens(value: object) -> bool:
+    """Whether a value of JSON is the numbers of tokens."""
     return isinstance(value, list) and bool(value) and all(type(part) is int and part >= 0 for part in value)
 
 

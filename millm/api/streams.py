@@ -83,15 +83,19 @@ class JobAnswer(Response, Generic[T]):
         """Waits until the job ends or the client is gone, which stops the job."""
 
         async def respond() -> None:
-            await anyio.to_thread.run_sync(self._job.wait, limiter=self._threads)
-            error = self._job.error
-            response = self._failure(error) if error else self._answer(self._job.result())
+            response = await anyio.to_thread.run_sync(self._written, limiter=self._threads)
             await response(scope, receive, send)
 
         try:
             await _unless_gone(receive, respond, self._job.cancel)
         finally:
             self._job.cancel()
+
+    def _written(self) -> Response:
+        """Waits for the end and writes it down, which takes a while for thousands of embeddings."""
+        self._job.wait()
+        error = self._job.error
+        return self._failure(error) if error else self._answer(self._job.result())
 
 
 async def _unless_gone(

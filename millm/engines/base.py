@@ -1,5 +1,6 @@
 """The seam of every engine: what is asked of a loaded model and what it answers."""
 
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,8 +125,27 @@ class RowCount:
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """What to embed. inputs: each a text, or the numbers of its tokens as they stand.
+
+    dimensions: how many values of each vector to keep, made to length 1 again; None for all as the model makes them.
+    """
+
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of texts, in their order. vectors: float32 values, as many in each. prompt_tokens: of all texts."""
+
+    vectors: "tuple[array[float], ...]"
+    prompt_tokens: int
+
+
 class Engine(Protocol):
-    """One loaded model that can answer."""
+    """One loaded model that can answer, embed, or both."""
 
     memory_bytes: int
     """Bytes that the weights really take."""
@@ -137,7 +157,7 @@ class Engine(Protocol):
 
         Raises:
             ContextLengthExceeded: prompt and answer do not fit.
-            InvalidRequest: the model has no chat template, or a value is out of range.
+            InvalidRequest: the model has no chat template or only embeds, or a value is out of range.
             InsufficientMemory: the answer's cache does not fit.
             UnsupportedModel: the model computes no valid probabilities.
             Cancelled: `report` raised it; the answer stops within one step.
@@ -148,8 +168,22 @@ class Engine(Protocol):
         """How many answers are in the making now; None where the engine does not know."""
         ...
 
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        """Makes vectors of texts; called from many threads at once, also while others chat.
+
+        Reports how far it is between batches of texts; `progress` is the percent of texts that are done.
+
+        Raises:
+            ContextLengthExceeded: a text has more tokens than the model reads.
+            InvalidRequest: a text is empty, a token unknown, or there are not so many dimensions.
+            InsufficientMemory: the computation does not fit.
+            UnsupportedModel: the model has no states to embed with, or computes no numbers.
+            Cancelled: `report` raised it; the work stops after the batch that runs.
+        """
+        ...
+
     def close(self) -> None:
-        """Gives the memory back. Called once, after the last `chat` has ended."""
+        """Gives the memory back. Called once, after the last `chat` and `embed` have ended."""
         ...
 
 

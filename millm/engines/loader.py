@@ -13,13 +13,15 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from millm.engines.base import Engine, LoadOptions
+from millm.engines.embeddings import EmbeddingEngine
 from millm.engines.kernels import quicken
 from millm.engines.loop import DecodeEngine
 from millm.engines.memory import out_of_memory, release_memory
+from millm.engines.pooling import read_pooling, stated_length
 from millm.errors import LoadFailed, MiLLMError, RemoteCodeRequired, UnsupportedModel
 from millm.events import Event, Report, Stage
 from millm.jobs import forget_frames
-from millm.records import ModelRecord
+from millm.records import ModelRecord, ModelType
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ WEIGHTS_BAR = "Loading weights"  # how transformers names its progress bar
 WEIGHTS_DONE = 90.0  # percent of the load when every weight is in place; the first forward is the rest
 OTHER_HEADS = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+POOLER = "pooler"  # of BERT and its kin; what they are pooled with here is another thing
 UNKNOWN_CONTEXT = 4096  # tokens, for a model that states none
 
 
@@ -42,13 +45,16 @@ def open_model(record: ModelRecord, options: LoadOptions, report: Report, *, fas
 def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: bool) -> Engine:
     report(Event(Stage.LOADING_WEIGHTS))
     folder = options.folder
-    check_kind(json.loads((folder / "config.json").read_text("utf-8")))
+    embeds = record.model_type is ModelType.EMBEDDING
+    if not embeds:
+        check_kind(json.loads((folder / "config.json").read_text("utf-8")))
     if record.trust_remote_code:
         log.warning("loading '%s' with Python code from its repository, as allowed for it", record.name)
     source = {"trust_remote_code": record.trust_remote_code, "local_files_only": True}
     config = transformers.AutoConfig.from_pretrained(folder, **source)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **source)
-    network = load_weights(folder, config, report, **source)
+    family = _embedding_family(config) if embeds else transformers.AutoModelForCausalLM
+    network = load_weights(folder, config, report, family=family, **source)
     if options.adapter:
         _apply_adapter(network, options.adapter)
     if network.device.type == "cuda":
@@ -58,9 +64,36 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: b
     if fast_cpu:
         speed_up(network, folder, config)
     tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
-    engine = DecodeEngine(network, tokenizer, context_length(record, options, config), options.cache_bytes)
+    most = context_length(record, options, config)
+    engine: Engine
+    if embeds:
+        engine = _embedding_engine(network, tokenizer, most, options)
+    else:
+        engine = DecodeEngine(network, tokenizer, most, options.cache_bytes)
     report(Event(Stage.WARMING_UP, 100.0))
     return engine
+
+
+def _embedding_family(config: Any) -> Any:
+    """The classes without a head; of models that also decode, the encoder alone."""
+    return transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
+
+
+def _embedding_engine(network: Any, tokenizer: Any, most: int, options: LoadOptions) -> Engine:
+    """The engine of a network without a head. It reads what its author says, or up to `most` tokens if asked to."""
+    if getattr(network, POOLER, None) is not None:
+        network.pooler = None
+    most = min(most, tokenizer.model_max_length, _positions(network) or most)
+    stated = None if options.context_length else stated_length(options.folder)
+    pooling = read_pooling(options.folder, network.device)
+    return EmbeddingEngine(network, tokenizer, min(most, stated or most), pooling)
+
+
+def _positions(network: Any) -> int | None:
+    """How many places the network's table of positions has for tokens; some architectures begin after the padding."""
+    table = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return None if table is None or padding is None else int(table.num_embeddings - padding - 1)
 
 
 def check_kind(config: Mapping[str, Any]) -> None:
@@ -136,11 +169,13 @@ def stored_dtype(config: Any, headers: Mapping[str, tuple[str, int]]) -> torch.d
     return STORED.get(sizes.most_common(1)[0][0], torch.float16)
 
 
-def load_weights(folder: Path, config: Any, report: Report, *, quantize: Any = None, **source: Any) -> Any:
+def load_weights(
+    folder: Path, config: Any, report: Report, *, quantize: Any = None, family: Any = None, **source: Any
+) -> Any:
     """The network of a folder with its weights, in the number format that suits the device.
 
     quantize: bitsandbytes' settings to quantize the weights with on their way; None takes them as they are stored.
-    source: passed on to transformers.
+    family: the auto class of transformers that makes it; None for language models. source: passed on to transformers.
 
     Raises:
         LoadFailed: the files lack weights, or are damaged.
@@ -151,7 +186,7 @@ def load_weights(folder: Path, config: Any, report: Report, *, quantize: Any = N
     alone = whole and torch.cuda.device_count() == 1  # accelerate would leave a tenth of its memory empty
     more = {"quantization_config": quantize} if quantize else {}
     with _progress(report, {name: size for name, (_, size) in headers.items()}):
-        network, found = transformers.AutoModelForCausalLM.from_pretrained(
+        network, found = (family or transformers.AutoModelForCausalLM).from_pretrained(
             folder,
             config=config,
             dtype=half_dtype(stored_dtype(config, headers), device),
@@ -183,8 +218,11 @@ def _apply_adapter(network: Any, adapter: Path) -> None:
 
 
 def check_complete(found: Mapping[str, Any]) -> None:
-    """Raises `LoadFailed` if weights were made up, because the files lack them or hold them in another shape."""
-    if missing := sorted(found["missing_keys"]):
+    """Raises `LoadFailed` if weights were made up, because the files lack them or hold them in another shape.
+
+    What is pooled with in BERT's own way may be missing: nothing here uses it.
+    """
+    if missing := sorted(name for name in found["missing_keys"] if not name.startswith(f"{POOLER}.")):
         raise LoadFailed(f"The model's files lack {len(missing)} of its weights, '{missing[0]}' among them.")
     if mismatched := sorted(found["mismatched_keys"]):
         name, stored, expected = mismatched[0]

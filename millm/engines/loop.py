@@ -7,26 +7,22 @@ needs no lock, and waits for the rows' own jobs.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
 
-from millm.engines.base import ChatRequest, Completion, RowCount
+from millm.engines.admission import Admission
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, RowCount
+from millm.engines.embeddings import Embedder
 from millm.engines.forward import Forward
-from millm.engines.grammar import Grammars
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
-from millm.engines.parsing import Marked, forced_schema, parser_for
 from millm.engines.prefixes import Prefixes
-from millm.engines.prompts import prompt_tokens
-from millm.engines.rows import Row, check_length, ending_tokens, room
-from millm.engines.sampling import Choice, Sampler, choose
+from millm.engines.rows import Row, ending_tokens, no_memory, row_error
+from millm.engines.sampling import Choice, choose
 from millm.engines.slots import SLACK
-from millm.engines.text import AnswerText
 from millm.engines.trial import tried
-from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, MiLLMError, ModelNotLoaded
-from millm.events import Event, Report
+from millm.errors import Cancelled, MiLLMError, ModelNotLoaded
+from millm.events import Report
 from millm.jobs import Job, Lane
 
 MOST_ROWS = 32  # that step together
@@ -52,15 +48,15 @@ class DecodeEngine:
         self.memory_bytes = weight_bytes(network)
         self.context_length = context_length
         self.batching, self.pieces = forward.together, forward.pieces
-        self._tokenizer = tokenizer
         self._endings = ending_tokens(network, tokenizer)
         self._forward = forward
-        self._grammars = Grammars(tokenizer, forward.vocabulary, self._endings)
+        self._admission = Admission(tokenizer, forward.vocabulary, self._endings, context_length)
         self._slots = forward.new_slots() if forward.together else None
         reusable = forward.pieces and forward.new_slots() is not None
         kept = min(KEPT_BYTES, int(KEPT_SHARE * cache_bytes)) if cache_bytes is not None else KEPT_BYTES
         self._prefixes = Prefixes(forward.new_cache, kept if reusable else 0)
         self._cache_bytes = cache_bytes
+        self._embedder = Embedder(network.base_model, tokenizer, context_length, forward=forward)
         self._lane = Lane("decode", 1)
         self._arrivals: deque[Row] = deque()
         self._waiting: list[Row] = []  # the first one may have read a part of its prompt
@@ -75,9 +71,8 @@ class DecodeEngine:
             InsufficientMemory: the caches do not fit.
             UnsupportedModel: the model computes no valid probabilities.
         """
-        if self._closed:
-            raise ModelNotLoaded("The model was unloaded.")
-        rows = self._rows_of(request, report)
+        self._check_open()
+        rows = self._admission.rows(request, report)
         self._arrivals.extend(rows)
         self._lane.submit(self._run)
         try:
@@ -91,6 +86,11 @@ class DecodeEngine:
         """How many answers step now, and how many wait for that."""
         return RowCount(len(self._rows), len(self._waiting) + len(self._arrivals))
 
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        """Embeds by the mean of the last hidden states, of length 1; see `Engine.embed`. Raises `ModelNotLoaded`."""
+        self._check_open()
+        return self._embedder.embed(request, report, self._between_steps)
+
     def close(self) -> None:
         """Cancels what still runs and gives the memory back."""
         self._closed = True
@@ -99,34 +99,19 @@ class DecodeEngine:
             row.done.fail(Cancelled())
         self._rows, self._waiting = [], []
         self._arrivals.clear()
-        del self._forward, self._slots, self._prefixes, self._tokenizer, self._grammars
+        del self._forward, self._slots, self._prefixes, self._admission, self._embedder
         release_memory()
 
-    def _rows_of(self, request: ChatRequest, report: Report) -> list[Row]:
-        check_length(request, self.context_length)
-        prompts = prompt_tokens(self._tokenizer, request)
-        return [
-            self._row(tokens, request, number, partial(_indexed, report, index))
-            for index, (tokens, number) in enumerate(product(prompts, range(request.sampling.count)))
-        ]
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelNotLoaded("The model was unloaded.")
 
-    def _row(self, tokens: list[int], request: ChatRequest, number: int, report: Report) -> Row:
-        sampling = request.sampling
-        forced = forced_schema(request)
-        schema = forced or request.schema
-        field = "tools" if forced else "response_format"
-        grammar = None if schema is None else self._grammars.make(schema, field)
-        sampler = Sampler(sampling, tokens, number, grammar)
-        biased = [token for token, _ in sampling.logit_bias]
-        for field, unknown in (("prompt", max(tokens)), ("logit_bias", max(biased, default=0))):
-            if unknown >= self._forward.vocabulary:
-                raise InvalidRequest(
-                    f"The {field} holds the token {unknown}, but the model knows only {self._forward.vocabulary}.",
-                    field=field,
-                )
-        parser = parser_for(self._tokenizer, request, tokens)
-        text = AnswerText(self._tokenizer, sampling.stop, marks=isinstance(parser, Marked))
-        return Row(tokens, room(len(tokens), self.context_length, sampling), sampler, text, parser, report)
+    def _between_steps(self, work: Callable[[Job[Any]], Any]) -> Job[Any]:
+        """Queues other work of the network. The run before it hands over to the one behind it."""
+        self._check_open()
+        job = self._lane.submit(work)
+        self._lane.submit(self._run)
+        return job
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _run(self, job: Job[None]) -> None:
@@ -181,7 +166,7 @@ class DecodeEngine:
         except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
             if out_of_memory(error) and self._prefixes.shrink():
                 return self._read(row, tokens)
-            row.done.fail(_row_error(error))
+            row.done.fail(row_error(error))
             return None
         return logits
 
@@ -209,7 +194,7 @@ class DecodeEngine:
                 if out_of_memory(error) and self._prefixes.shrink():
                     self._join(row)
                 else:
-                    row.done.fail(_row_error(error))
+                    row.done.fail(row_error(error))
                 return
             self._prefixes.keep(row.prompt, row.cache)
             row.cache = None
@@ -218,7 +203,7 @@ class DecodeEngine:
     def _step(self) -> None:
         """Brings every row one token further; rows that are over leave."""
         while len(self._rows) > 1 and not self._fits(self._needed(self._rows)):
-            self._shed(_full())
+            self._shed(no_memory())
         if not self._rows:
             return
         stepped, logits = self._step_together() if self._slots is not None else self._step_in_turn()
@@ -239,7 +224,7 @@ class DecodeEngine:
                     continue
                 alone = full and self._slots.retriable
                 for _ in range(1 if alone else len(self._rows)):
-                    self._shed(_row_error(error))
+                    self._shed(row_error(error))
         return [], None
 
     def _step_in_turn(self) -> tuple[list[Row], Any]:
@@ -285,27 +270,10 @@ class DecodeEngine:
         return cache
 
 
-def _indexed(report: Report, index: int, event: Event) -> None:
-    """Reports which answer an event is about."""
-    report(replace(event, index=index))
-
-
 def _goes_on(row: Row, work: Callable[[], None]) -> bool:
     """Does something for a row that may end it, with an answer or with an error. Returns whether it goes on."""
     try:
         work()
     except BaseException as error:  # noqa: BLE001  (it reaches whoever waits for this row)
-        row.done.fail(_row_error(error))
+        row.done.fail(row_error(error))
     return not row.done.done
-
-
-def _full() -> InsufficientMemory:
-    return InsufficientMemory("Out of memory while answering. Try a shorter conversation or a smaller model.")
-
-
-def _row_error(error: BaseException) -> BaseException:
-    if not out_of_memory(error):
-        return error
-    full = _full()
-    full.__cause__ = error
-    return full

@@ -3,16 +3,17 @@
 import asyncio
 import json
 import logging
+from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm import errors
-from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions
 from millm.events import Event, Report, Stage
 from millm.loops import attend
 from millm.ollama_client import CONNECT_S, OllamaClient
-from millm.records import ModelRecord
+from millm.records import ModelRecord, ModelType
 
 if TYPE_CHECKING:  # importing it takes a quarter of a second and reads OLLAMA_HOST, so it waits for its first use
     import ollama
@@ -35,10 +36,10 @@ def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host:
 
     Raises:
         LoadFailed: the server does not have the model, or cannot load it.
-        UnsupportedModel: it generates no text.
+        UnsupportedModel: it generates no text, or, where it is to embed, cannot do that.
         OllamaUnavailable: the server does not answer.
     """
-    server = _Server(host, str(record.repo_id), options.context_length)
+    server = _Server(host, str(record.repo_id), options.context_length, record.model_type)
     sizes: list[int] = []
 
     def tick() -> None:
@@ -86,6 +87,23 @@ class OllamaEngine:
     def rows(self) -> None:
         """The server does not say how many answers it makes."""
 
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        """Embeds; see `Engine.embed`. Raises what `chat` raises, and for tokens `InvalidRequest`."""
+        if self._closed:
+            raise errors.ModelNotLoaded("The model was unloaded.")
+        if not all(isinstance(text, str) for text in request.inputs):
+            raise errors.InvalidRequest("A model in Ollama cannot be asked for tokens to be embedded.", field="input")
+        found: list[ollama.EmbedResponse] = []
+
+        def tick() -> None:
+            report(Event(Stage.READING_PROMPT))
+
+        tick()
+        server = self._server
+        server.run(lambda client: attend(server.embed(client, request), found.append, tick), _embed_error)
+        vectors = tuple(array("f", vector) for vector in found[-1].embeddings)
+        return Embeddings(vectors, found[-1].prompt_eval_count or 0)
+
     def close(self) -> None:
         """Has the server give the memory back."""
         self._closed = True
@@ -95,9 +113,10 @@ class OllamaEngine:
 class _Server:
     """One model of an Ollama server, with one context length (None: the server's own)."""
 
-    def __init__(self, host: str, name: str, context_length: int | None) -> None:
+    def __init__(self, host: str, name: str, context_length: int | None, kind: ModelType) -> None:
         self._server = OllamaClient(host)
         self._name = name
+        self._embeds = kind is ModelType.EMBEDDING
         self._context = {"num_ctx": context_length} if context_length else {}
 
     def run(self, work: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]", failed: Failed) -> T:
@@ -106,8 +125,12 @@ class _Server:
 
     async def load(self, client: "ollama.AsyncClient") -> AsyncIterator[int]:
         """Yields 0 when the model is in the server's memory, then how many bytes it takes there."""
-        async for _ in await client.generate(self._name, stream=True, options=self._context, keep_alive=FOREVER):
-            yield 0
+        if self._embeds:
+            await client.embed(self._name, "", options=self._context, keep_alive=FOREVER)
+        else:
+            async for _ in await client.generate(self._name, stream=True, options=self._context, keep_alive=FOREVER):
+                yield 0
+        yield 0
         async with asyncio.timeout(CONNECT_S):
             running = (await client.ps()).models
         yield next((int(model.size or 0) for model in running if model.model == self._name), 0)
@@ -141,12 +164,28 @@ class _Server:
         async for part in parts:
             yield part
 
+    async def embed(
+        self, client: "ollama.AsyncClient", request: EmbedRequest
+    ) -> "AsyncIterator[ollama.EmbedResponse]":
+        """The vectors of texts, all at once."""
+        yield await client.embed(
+            self._name,
+            [str(text) for text in request.inputs],
+            truncate=False,
+            options=self._context,
+            keep_alive=FOREVER,
+            dimensions=request.dimensions,
+        )
+
     def unload(self, patience_s: float = GOODBYE_S) -> None:
         """Has the server drop the model. That it could not be told is logged and no error."""
 
         async def drop(client: "ollama.AsyncClient") -> None:
             async with asyncio.timeout(patience_s):
-                await client.generate(self._name, keep_alive=0)
+                if self._embeds:
+                    await client.embed(self._name, "", keep_alive=0)
+                else:
+                    await client.generate(self._name, keep_alive=0)
 
         try:
             self.run(drop, _load_error)
@@ -233,7 +272,7 @@ def _load_error(name: str, status: int, said: str) -> errors.MiLLMError:
     if status == 404:
         return errors.LoadFailed(f"Ollama no longer has the model '{name}'. Download it again.")
     if status == 400:
-        return errors.UnsupportedModel(f"Ollama cannot generate text with '{name}': {said}.")
+        return errors.UnsupportedModel(f"Ollama cannot use '{name}' like that: {said}.")
     return errors.LoadFailed(f"Ollama could not load '{name}': {said}.")
 
 
@@ -245,3 +284,9 @@ def _answer_error(name: str, status: int, said: str) -> errors.MiLLMError:
     if status == 503:
         return errors.QueueFull("Too many requests are waiting in Ollama. Try again shortly.")
     return errors.OllamaUnavailable(f"Ollama could not answer: {said}.")
+
+
+def _embed_error(name: str, status: int, said: str) -> errors.MiLLMError:
+    if "context length" in said:
+        return errors.ContextLengthExceeded(f"Ollama refuses the request: {said}.", field="input")
+    return _answer_error(name, status, said)

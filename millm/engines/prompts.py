@@ -17,7 +17,7 @@ def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[list[int]]:
             is nothing to answer.
     """
     if request.prompts:
-        prompts = [_plain_tokens(tokenizer, prompt) for prompt in request.prompts]
+        prompts = [plain_tokens(tokenizer, prompt) for prompt in request.prompts]
     else:
         prompts = [_conversation_tokens(tokenizer, request)]
     if not all(prompts):
@@ -25,7 +25,8 @@ def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[list[int]]:
     return prompts
 
 
-def _plain_tokens(tokenizer: Any, prompt: str | tuple[int, ...]) -> list[int]:
+def plain_tokens(tokenizer: Any, prompt: str | tuple[int, ...]) -> list[int]:
+    """The tokens of a text as it stands, or what is tokens already."""
     tokens: list[int] = tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else list(prompt)
     return tokens
 

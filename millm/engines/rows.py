@@ -5,10 +5,11 @@ from time import perf_counter
 from typing import Any
 
 from millm.engines.base import ChatRequest, Completion, Sampling
+from millm.engines.memory import out_of_memory
 from millm.engines.parsing import Parser, Part
 from millm.engines.sampling import Choice, Sampler
 from millm.engines.text import AnswerText
-from millm.errors import ContextLengthExceeded
+from millm.errors import ContextLengthExceeded, InsufficientMemory
 from millm.events import Chance, Event, Report, Stage
 from millm.jobs import Job
 
@@ -151,3 +152,17 @@ def ending_tokens(network: Any, tokenizer: Any) -> frozenset[int]:
     stated = network.generation_config.eos_token_id
     listed: Sequence[int | None] = stated if isinstance(stated, list) else [stated]
     return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
+
+
+def no_memory() -> InsufficientMemory:
+    """The error of a row whose cache does not fit."""
+    return InsufficientMemory("Out of memory while answering. Try a shorter conversation or a smaller model.")
+
+
+def row_error(error: BaseException) -> BaseException:
+    """What whoever waits for a row is told of an error in it."""
+    if not out_of_memory(error):
+        return error
+    full = no_memory()
+    full.__cause__ = error
+    return full

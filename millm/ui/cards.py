@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.events import Event, Stage
-from millm.records import ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
 from millm.ui import words
 from millm.ui.icons import icon
 from millm.ui.quality_table import quality_table
@@ -103,7 +103,7 @@ def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
         Status.ERROR: button("retry", record, "Retry", "retry"),
     }.get(record.status, "")
     if record.status is Status.READY:
-        first = use_button(record) + verify_button(record) + compare_button(record)
+        first = use_button(record) + activate_button(record) + verify_button(record) + compare_button(record)
     if record.damaged:
         first = button("retry", record, "Repair", "retry", "is-primary") + verify_button(record)
     return first + copy_button(record) + delete_button(record, frees)
@@ -111,11 +111,20 @@ def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
 
 def use_button(record: ModelRecord, **extra: str) -> str:
     """What makes a model that is on disk the one in use: Load, or Activate for what other programs run."""
-    if record.model_type is ModelType.LLM:
+    if record.model_type in SERVED:
         return button("load", record, "Load", "play", "is-primary", **extra)
+    return _choose_button(record, "is-primary", **extra)
+
+
+def activate_button(record: ModelRecord) -> str:
+    """Names a model that can be loaded here to other programs as well; an `llm` is named by loading it."""
+    return _choose_button(record, "is-quiet") if record.model_type is ModelType.EMBEDDING else ""
+
+
+def _choose_button(record: ModelRecord, kind: str, **extra: str) -> str:
     if record.active:
         return button("deactivate", record, "Deactivate", "eject", **extra)
-    return button("activate", record, "Activate", "check", "is-primary", **extra)
+    return button("activate", record, "Activate", "check", kind, **extra)
 
 
 def verify_button(record: ModelRecord) -> str:

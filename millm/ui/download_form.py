@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from millm.records import ModelType, Quantization, Source
+from millm.records import SERVED, ModelType, Quantization, Source
 from millm.sources.base import Origin
 from millm.ui import words
 
@@ -95,7 +95,7 @@ def switch(source: str, model_type: str) -> tuple[Any, ...]:
     """Shows the fields that apply to a source and a type, and hides the others."""
     chosen = Source(source)
     hub, local, url, ollama = (chosen is kind for kind in words.SOURCE)
-    served = ModelType(model_type) in words.SERVED
+    served = ModelType(model_type) in SERVED
     return (
         gr.Textbox(visible=hub),
         gr.Textbox(visible=local),

@@ -11,7 +11,7 @@ import gradio as gr
 from millm.engines.base import Completion
 from millm.errors import explain
 from millm.jobs import Job
-from millm.records import ModelRecord, Status
+from millm.records import ModelRecord, ModelType, Status
 from millm.ui.actions import warn
 from millm.ui.answers import Answers, Controls, History, Progress, plain_text
 from millm.ui.cards import empty, newest_event, note
@@ -154,6 +154,9 @@ def draw_notice(manager: "Manager") -> str:
         moving = draw_progress(record, event) if event else ""
         return f'<div class="mi-empty"><h2>Loading {escape(record.name)}</h2>{moving}</div>'
     loaded = manager.loaded()
+    if loaded and loaded.model_type is ModelType.EMBEDDING:
+        text = "It turns texts into vectors for programs, at /v1/embeddings. To chat, load a language model."
+        return empty("models", f"{loaded.name} makes embeddings and cannot chat", text, "Choose a model", "models")
     if loaded:
         return _suggestions(loaded)
     guide = manager.guide()

@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.errors import GatedModel, InsufficientDisk, MiLLMError
-from millm.records import ModelType, Source, architecture_facts, short_count
+from millm.records import SERVED, ModelType, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import note
 from millm.ui.costs import costs
@@ -54,12 +54,13 @@ def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
     """What a source would bring and what it would cost here. kind: what the model is to be used for."""
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
-    served = kind in words.SERVED and plan.origin.source is not Source.OLLAMA
+    served = kind in SERVED and plan.origin.source is not Source.OLLAMA
     memory = costs(preview) if served else ""
+    talks = served and kind is ModelType.LLM
     return (
         f'<section class="mi-panel-html mi-preview" aria-label="Preview of {escape(plan.title)}">'
         f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(preview)}</header>{_good(preview)}'
-        f'<dl class="mi-rows">{rows}</dl>{memory}{_lack(preview)}{_problems(preview, served)}'
+        f'<dl class="mi-rows">{rows}</dl>{memory}{_lack(preview)}{_problems(preview, talks)}'
         "</section>"
     )
 
@@ -136,18 +137,18 @@ def _lack(preview: "Preview") -> str:
     return note(InsufficientDisk(peak, preview.disk_free).message)
 
 
-def _problems(preview: "Preview", served: bool) -> str:
-    """What the person should know before downloading, the gravest first. served: miLLM itself is to run the model."""
+def _problems(preview: "Preview", talks: bool) -> str:
+    """What the person should know before downloading, the gravest first. talks: it is to be chatted with here."""
     plan, said = preview.plan, []
     if preview.existing:
         status = words.STATUS[preview.existing.status].lower()
         said.append(f"This is '{preview.existing.name}' of your list already ({status}).")
-    if served and preview.known_architecture is False and not preview.requires_remote_code:
+    if talks and preview.known_architecture is False and not preview.requires_remote_code:
         said.append("The installed transformers does not know this architecture. The model will probably not load.")
     said += plan.warnings
     if preview.requires_remote_code:
         said.append(_code(plan))
-    if served and plan.chat_template is False and not plan.refusal:
+    if talks and plan.chat_template is False and not plan.refusal:
         said.append("There is no chat template: the model completes text, but cannot answer a conversation.")
     if preview.quantized_as:
         said.append(f"The weights are quantized already ({preview.quantized_as}).")

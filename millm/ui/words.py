@@ -1,7 +1,7 @@
 """How things read on screen: sizes, speeds, times, states. Plain text; whoever builds HTML escapes it."""
 
 from millm.events import Event, Stage
-from millm.records import ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
 
 STATUS = {
     Status.AVAILABLE: "Available",
@@ -53,9 +53,6 @@ ORIGIN = {
     Source.URL: "Address",
     Source.OLLAMA: "Ollama model",
 }
-
-SERVED = frozenset({ModelType.LLM, ModelType.EMBEDDING})
-"""The types whose weights miLLM itself can hold in a chosen quantization."""
 
 QUANTIZATION_NOTE = {
     Quantization.Q4: "Q4: 4 bits a weight, the smallest; recommended.",
@@ -210,6 +207,8 @@ def next_step(record: ModelRecord) -> str:
     """What can be done with a model that has just arrived."""
     if record.model_type is ModelType.LLM:
         return "Load it to chat with it and to serve it."
+    if record.model_type in SERVED:
+        return "Load it to serve it at /v1/embeddings."
     return "Activate it for the programs that ask miLLM for the model of its type."
 
 

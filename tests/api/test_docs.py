@@ -48,6 +48,7 @@ ROUTES = {
     ("get", "/v1/models/{name}"),
     ("post", "/v1/chat/completions"),
     ("post", "/v1/completions"),
+    ("post", "/v1/embeddings"),
 }
 
 

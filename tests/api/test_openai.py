@@ -430,7 +430,7 @@ def test_a_body_that_is_not_json_is_refused_in_openais_shape(client: TestClient)
         assert "JSON" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1"), ("POST", "/v1/embeddings"), ("DELETE", "/v1/models/x")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1"), ("POST", "/v1/images"), ("DELETE", "/v1/models/x")])
 def test_a_path_that_is_not_there_is_refused_in_openais_shape(client: TestClient, method: str, path: str) -> None:
     answer = client.request(method, path)
     assert answer.status_code == 404

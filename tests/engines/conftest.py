@@ -15,10 +15,12 @@ CODE_CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 
 IMPORT_TORCH = {
+    "test_embeddings.py",
     "test_grammar.py",
     "test_loader.py",
     "test_loop.py",
     "test_parsing.py",
+    "test_pooling.py",
     "test_prefixes.py",
     "test_quality.py",
     "test_quantize.py",

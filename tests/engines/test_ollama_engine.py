@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from ollama_server import Fault, Model, OllamaServer
 
-from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Message, Sampling
+from millm.engines.base import ChatRequest, Completion, EmbedRequest, Engine, LoadOptions, Message, Sampling
 from millm.engines.ollama import open_ollama
 from millm.errors import (
     Cancelled,
+    ContextLengthExceeded,
     InvalidRequest,
     LoadFailed,
     MiLLMError,
@@ -23,7 +24,7 @@ from millm.errors import (
     UnsupportedModel,
 )
 from millm.events import Event, Stage
-from millm.records import ModelRecord, Source
+from millm.records import ModelRecord, ModelType, Source
 
 pytestmark = pytest.mark.slow
 
@@ -286,3 +287,50 @@ def test_says_how_to_start_a_server_that_is_not_there() -> None:
     assert caught.value.message == (
         f"Ollama does not answer at {host}. Start it with `ollama serve`, or set OLLAMA_HOST."
     )
+
+
+def embedder(server: OllamaServer) -> Engine:
+    record = RECORD.with_(model_type=ModelType.EMBEDDING)
+    return open_ollama(record, LoadOptions(Path("nowhere"), 512), Watcher(), server.host)
+
+
+def test_a_model_that_only_embeds_is_loaded_and_unloaded_by_embedding(server: OllamaServer) -> None:
+    server.models["llama3:8b"] = Model(generates=False)
+    engine = embedder(server)
+    assert server.memory == {"llama3:8b": -1}
+    assert engine.memory_bytes == Model().size
+    engine.close()
+    assert server.memory == {}
+    assert [body["options"] for body in server.bodies("/api/embed")[:1]] == [{"num_ctx": 512}]
+    with pytest.raises(ModelNotLoaded):
+        engine.embed(EmbedRequest(("a",)), Watcher())
+
+
+def test_embeddings_come_in_the_order_of_the_texts(server: OllamaServer) -> None:
+    for engine in (embedder(server), load(server)):
+        found = engine.embed(EmbedRequest(("hello", "hello big world"), 3), Watcher())
+        assert [list(vector) for vector in found.vectors] == [[5.0, 0.5, -2.0], [15.0, 0.5, -2.0]]
+        assert found.prompt_tokens == 4
+        sent = server.bodies("/api/embed")[-1]
+        assert (sent["input"], sent["truncate"]) == (["hello", "hello big world"], False)
+        assert (sent["dimensions"], sent["keep_alive"]) == (3, -1)
+
+
+def test_embeddings_that_ollama_cannot_make_say_why(server: OllamaServer) -> None:
+    engine = load(server)
+    with pytest.raises(ContextLengthExceeded, match="exceeds maximum context length"):
+        engine.embed(EmbedRequest(("one two three four five",)), Watcher())
+    with pytest.raises(InvalidRequest, match="tokens"):
+        engine.embed(EmbedRequest(((1, 2),)), Watcher())
+    server.models["llama3:8b"] = Model(embeds=False)
+    with pytest.raises(OllamaUnavailable, match="does not support embeddings"):
+        engine.embed(EmbedRequest(("a",)), Watcher())
+
+
+def test_embeddings_can_be_cancelled_while_the_server_is_silent(server: OllamaServer) -> None:
+    engine = load(server)
+    server.fault = Fault("/api/embed", "silent")
+    watcher = Watcher(lambda: len(watcher.events) > 1)
+    with pytest.raises(Cancelled):
+        engine.embed(EmbedRequest(("a",)), watcher)
+    assert server.left()

@@ -54,6 +54,13 @@ def test_a_type_that_is_not_served_here_has_no_load_button() -> None:
     assert buttons(card(record)) == {"activate", "delete"}
 
 
+def test_an_embedding_model_is_loaded_here_or_activated_for_others() -> None:
+    record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.EMBEDDING)
+    assert buttons(card(record)) == {"load", "activate", "delete"}
+    assert buttons(card(record.with_(active=True))) == {"load", "deactivate", "delete"}
+    assert buttons(card(record.with_(status=Status.LOADED))) == {"unload"}
+
+
 def test_other_types_are_activated_one_at_a_time_of_each() -> None:
     record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.MUSIC)
     assert ">Active<" not in card(record)

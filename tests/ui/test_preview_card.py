@@ -93,6 +93,13 @@ def test_a_type_for_other_programs_is_not_judged_as_a_language_model() -> None:
         assert said not in html, said
 
 
+def test_an_embedding_model_needs_memory_and_no_chat_template() -> None:
+    plan = replace(PLAN, chat_template=False)
+    html = preview_card(replace(PREVIEW, plan=plan, known_architecture=None), ModelType.EMBEDDING)
+    assert "mi-cost " in html
+    assert "chat template" not in html
+
+
 def test_a_single_file_has_no_rows_that_say_nothing() -> None:
     plan = replace(
         PLAN, origin=Origin(Source.URL, url="https://x/m"), config={}, param_count=None, license=None, commit=None

@@ -122,6 +122,7 @@ def test_what_miLLM_does_not_run_itself_has_no_quantization() -> None:
 
 def test_the_next_step_depends_on_the_type() -> None:
     assert "Load it" in words.next_step(ModelRecord())
+    assert "/v1/embeddings" in words.next_step(ModelRecord(model_type=ModelType.EMBEDDING))
     assert "Activate it" in words.next_step(ModelRecord(model_type=ModelType.TTS))
 
 
