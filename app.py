@@ -153,7 +153,7 @@ def make_manager(settings: Settings) -> "Manager":
             Source.URL: Url(allow_private=settings.loopback),
             Source.OLLAMA: Ollama(settings.ollama_host),
         },
-        opener=partial(open_model, ollama_host=settings.ollama_host, fast_cpu=settings.fast_cpu),
+        opener=partial(open_model, ollama_host=settings.ollama_host),
         devices=list_devices,
         token=settings.hf_token,
         hub=hub.endpoint,
@@ -169,9 +169,7 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def open_model(
-    record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str, fast_cpu: bool
-) -> "Engine":
+def open_model(record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str) -> "Engine":
     """The opener of the manager. torch is imported when the first model is opened, or in the background before."""
     if record.source == "ollama":
         from millm.engines.ollama import open_ollama
@@ -179,7 +177,7 @@ def open_model(
         return open_ollama(record, options, report, ollama_host)
     from millm.engines.loader import open_model as open_with_torch
 
-    return open_with_torch(record, options, report, fast_cpu=fast_cpu)
+    return open_with_torch(record, options, report)
 
 
 def make_key(settings: Settings) -> str | None:

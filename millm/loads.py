@@ -40,7 +40,10 @@ def options_of(record: ModelRecord, context_length: int | None) -> LoadOptions:
     if adapter and not (adapter.is_absolute() and (adapter / ADAPTER).is_file()):
         raise InvalidLocalPath(f"The adapter {adapter} is no absolute path of a directory with {ADAPTER}.")
     return LoadOptions(
-        Path(record.cache_path or ""), context_length or record.settings.get("context_length"), adapter
+        Path(record.cache_path or ""),
+        context_length or record.settings.get("context_length"),
+        adapter,
+        fast_cpu=record.settings.get("fast_cpu") is not False,
     )
 
 

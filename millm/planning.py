@@ -153,11 +153,13 @@ def check_name(name: str | None) -> None:
 def check_settings(settings: Mapping[str, Any] | None) -> None:
     """Raises `InvalidRequest` for settings that a load could not read; None and what it does not read are fine."""
     given = settings or {}
-    tokens, adapter = given.get("context_length"), given.get("adapter")
+    tokens, adapter, fast = (given.get(name) for name in ("context_length", "adapter", "fast_cpu"))
     if tokens is not None and not is_dimension(tokens):
         raise InvalidRequest("settings.context_length is a whole number of tokens, 1 or more.", field="settings")
     if adapter is not None and not isinstance(adapter, str):
         raise InvalidRequest("settings.adapter is the path of a directory.", field="settings")
+    if fast is not None and not isinstance(fast, bool):
+        raise InvalidRequest("settings.fast_cpu is true or false.", field="settings")
 
 
 def origin_of(record: ModelRecord) -> Origin:

@@ -31,7 +31,6 @@ class Settings:
     log_format: str = "console"
     hf_endpoint: str | None = None
     ollama_host: str = "http://127.0.0.1:11434"
-    fast_cpu: bool = True
     spaces: bool = False
 
     @property
@@ -64,9 +63,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         port = -1
     if not 0 < port < 65536:
         raise StartupError(f"PORT must be a number from 1 to 65535, not {given['port']!r}.")
-    for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS), ("fast_cpu", SWITCH)):
+    for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
         if given[name] not in choices:
-            raise StartupError(f"{VARIABLES[name]} must be one of {', '.join(choices)}, not {given[name]!r}.")
+            raise StartupError(f"{name.upper()} must be one of {', '.join(choices)}, not {given[name]!r}.")
     return Settings(
         model_cache_dir=Path(given["model_cache_dir"]).expanduser(),
         hf_token=given["hf_token"] or None,
@@ -80,7 +79,6 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         log_format=given["log_format"],
         hf_endpoint=given["hf_endpoint"] or None,
         ollama_host=given["ollama_host"],
-        fast_cpu=given["fast_cpu"] == "on",
         spaces=bool(environ.get("SPACE_ID")),
     )
 
@@ -104,10 +102,7 @@ OPTIONS = (
     ("log-format", "LOG_FORMAT", "console", " | ".join(LOG_FORMATS)),
     ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
     ("ollama-host", "OLLAMA_HOST", "http://127.0.0.1:11434", "the Ollama server used for source ollama"),
-    ("fast-cpu", "MILLM_FAST_CPU", "on", "faster multiplication on a CPU, where tried out at load | off"),
 )
-VARIABLES = {flag.replace("-", "_"): variable for flag, variable, _, _ in OPTIONS}
-SWITCH = ("on", "off")
 
 
 EVERYWHERE = "0.0.0.0"  # where Hugging Face Spaces, which sets SPACE_ID, looks for the page

@@ -137,3 +137,22 @@ def test_what_miLLM_does_not_bring_to_life_is_not_loaded(
     manager.update(two[1].id, model_type=ModelType.MUSIC)
     with pytest.raises(UnsupportedModel, match="'music' cannot be loaded here"):
         manager.load(two[1].id)
+
+
+def test_a_load_is_told_what_memory_is_left_and_what_its_settings_ask_for(
+    manager: Manager, two: tuple[ModelRecord, ModelRecord], opener: FakeOpener
+) -> None:
+    _, other = two
+    manager.update(other.id, settings={"fast_cpu": False, "context_length": 50})
+    manager.load(other.id)
+    loaded = wait(manager, other)
+    asked = opener.asked[-1]
+    assert (asked.fast_cpu, asked.context_length, opener.asked[0].fast_cpu) == (False, 50, True)
+    assert asked.cache_bytes is not None
+    assert 0 < asked.cache_bytes < 8 << 30, "what the weights leave of the free memory"
+    assert loaded.batching is True
+
+
+def test_a_switch_that_is_no_switch_is_refused(manager: Manager, two: tuple[ModelRecord, ModelRecord]) -> None:
+    with pytest.raises(InvalidRequest, match="fast_cpu is true or false"):
+        manager.update(two[0].id, settings={"fast_cpu": "no"})

@@ -193,12 +193,14 @@ class LoadOptions:
 
     adapter: the directory of a LoRA or another adapter in the form of PEFT, to be laid over it.
     cache_bytes: how much memory the caches of all answers may take; None for no limit.
+    fast_cpu: whether layers may be swapped for faster ones on a CPU, where they prove right.
     """
 
     folder: Path
     context_length: int | None = None
     adapter: Path | None = None
     cache_bytes: int | None = None
+    fast_cpu: bool = True
 
 
 Opener = Callable[[ModelRecord, LoadOptions, Report], Engine]

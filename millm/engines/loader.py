@@ -33,16 +33,13 @@ POOLER = "pooler"  # of BERT and its kin; what they are pooled with here is anot
 UNKNOWN_CONTEXT = 4096  # tokens, for a model that states none
 
 
-def open_model(record: ModelRecord, options: LoadOptions, report: Report, *, fast_cpu: bool = True) -> Engine:
-    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide.
-
-    fast_cpu: whether layers on a CPU may be swapped for faster ones; see `kernels`.
-    """
+def open_model(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
+    """Brings a model to life; see `Opener`. Loads must not overlap: transformers reports progress process-wide."""
     with _translated(record):
-        return _open(record, options, report, fast_cpu)
+        return _open(record, options, report)
 
 
-def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: bool) -> Engine:
+def _open(record: ModelRecord, options: LoadOptions, report: Report) -> Engine:
     report(Event(Stage.LOADING_WEIGHTS))
     folder = options.folder
     embeds = record.model_type is ModelType.EMBEDDING
@@ -61,7 +58,7 @@ def _open(record: ModelRecord, options: LoadOptions, report: Report, fast_cpu: b
         report(Event(Stage.MOVING_TO_GPU, WEIGHTS_DONE))
         torch.cuda.synchronize()
     report(Event(Stage.WARMING_UP, WEIGHTS_DONE))
-    if fast_cpu:
+    if options.fast_cpu:
         speed_up(network, folder, config)
     tokenizer("a")  # a truncation setting of its file is dropped by this first call, before threads share it
     most = context_length(record, options, config)

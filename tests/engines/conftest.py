@@ -17,6 +17,7 @@ os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 IMPORT_TORCH = {
     "test_embeddings.py",
     "test_grammar.py",
+    "test_kernels.py",
     "test_loader.py",
     "test_loop.py",
     "test_parsing.py",

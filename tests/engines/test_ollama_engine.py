@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_the_request_is_passed_on(server: OllamaServer) -> None:
     engine = load(server, context_length=1024)
     turns = tuple(Message(role, f"{role} says") for role in ("system", "user", "assistant", "user"))
     sampling = Sampling(temperature=0.3, top_p=0.8, top_k=20, max_tokens=9, stop=("###",), seed=7)
+    sampling = replace(sampling, min_p=0.1, frequency_penalty=0.5, presence_penalty=-0.5, repetition_penalty=1.1)
     engine.chat(ChatRequest(turns, sampling=sampling), Watcher())
     sent = server.bodies("/api/chat")[0]
     assert sent["messages"] == [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -109,6 +111,10 @@ def test_the_request_is_passed_on(server: OllamaServer) -> None:
         "temperature": 0.3,
         "top_p": 0.8,
         "top_k": 20,
+        "min_p": 0.1,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "repeat_penalty": 1.1,
         "num_predict": 9,
         "stop": ["###"],
         "seed": 7,

@@ -29,7 +29,7 @@ def tokenizer() -> Any:
 
 
 def shown(tokenizer: Any, *messages: Message) -> str:
-    return tokenizer.decode(prompt_tokens(tokenizer, ChatRequest(messages=messages)))
+    return tokenizer.decode(prompt_tokens(tokenizer, ChatRequest(messages=messages))[0])
 
 
 @pytest.mark.slow
@@ -39,7 +39,7 @@ def test_a_conversation_is_written_by_the_template(tokenizer: Any) -> None:
         "<|im_start|>user\nWhat is a list?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    turn = prompt_tokens(tokenizer, ChatRequest(messages=TALK))[0]
+    turn = prompt_tokens(tokenizer, ChatRequest(messages=TALK))[0][0]
     assert turn == tokenizer.convert_tokens_to_ids("<|im_start|>"), "control tokens must be single tokens"
 
 

@@ -1,0 +1,110 @@
+"""Faster layers compute what the plain ones do, and are left out where they would not."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+
+from millm.engines import kernels
+from millm.engines.kernels import quicken
+from millm.engines.memory import weight_bytes
+
+pytestmark = pytest.mark.slow
+
+QUANTIZED = {
+    "Q8": transformers.BitsAndBytesConfig(load_in_8bit=True),
+    "Q4": transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    ),
+}
+FAST = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+on_a_fast_cpu = pytest.mark.skipif(not FAST, reason="this processor has no fast bfloat16")
+
+
+def load(folder: Path, form: str = "FP16", dtype: str = "bfloat16") -> Any:
+    more = {"quantization_config": QUANTIZED[form]} if form in QUANTIZED else {}
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **more)
+    return network.eval()
+
+
+def logits(network: Any, count: int) -> torch.Tensor:
+    tokens = torch.randint(100, 2000, (1, count), generator=torch.Generator().manual_seed(count))
+    with torch.inference_mode():
+        return network(input_ids=tokens).logits[0].float()
+
+
+def off(expected: torch.Tensor, found: torch.Tensor) -> float:
+    return float((expected - found).abs().mean() / expected.std())
+
+
+@on_a_fast_cpu
+@pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
+def test_packed_layers_compute_the_same(tiny: Callable[..., Path], rows: int) -> None:
+    plain, swift = load(tiny("llama")), load(tiny("llama"))
+    assert quicken(swift, mapped=True) == ["PackedLinear"]
+    assert off(logits(plain, rows), logits(swift, rows)) < 0.02
+    assert weight_bytes(swift) == weight_bytes(plain)
+
+
+@on_a_fast_cpu
+@pytest.mark.parametrize("rows", [1, 16, 17, 40])
+def test_8_bit_layers_are_the_stored_numbers_times_their_scales(tiny: Callable[..., Path], rows: int) -> None:
+    plain, swift = load(tiny("llama"), "Q8"), load(tiny("llama"), "Q8")
+    size = weight_bytes(plain)
+    layer = swift.model.layers[0].mlp.up_proj
+    stored = layer.weight.data.float() * layer.weight.SCB.float()[:, None] / 127
+    assert "Int8Linear" in quicken(swift, mapped=False)
+    x = torch.randn(rows, stored.shape[1]).bfloat16()
+    expected = functional.linear(x.float(), stored)
+    assert off(expected, layer(x).float()) < 0.02
+    assert layer(x[None]).shape == (1, rows, len(stored))
+    assert weight_bytes(swift) == size
+
+
+@on_a_fast_cpu
+@pytest.mark.parametrize("rows", [1, 23, 24, 40])
+def test_4_bit_layers_give_one_answer_in_two_ways(tiny: Callable[..., Path], rows: int) -> None:
+    plain, swift = load(tiny("llama"), "Q4"), load(tiny("llama"), "Q4")
+    assert "TwoWayLinear4bit" in quicken(swift, mapped=False)
+    for count in (rows, 1, rows):  # a step repacks the weights, after which prompts must still be right
+        assert off(logits(plain, count), logits(swift, count)) < 0.05
+
+
+@on_a_fast_cpu
+def test_an_operator_that_computes_something_else_is_left_out(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(layer: Any) -> None:
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(2 * layer.weight.data, 1)
+        layer.__class__ = kernels.PackedLinear
+
+    def missing(layer: Any) -> None:
+        raise AttributeError("no such operator")
+
+    for broken in (wrong, missing):
+        monkeypatch.setattr(kernels, "_to_packed", broken)
+        network = load(tiny("llama"))
+        expected = logits(network, 5)
+        assert quicken(network, mapped=True) == []
+        assert torch.equal(logits(network, 5), expected)
+
+
+def test_float32_and_weights_that_would_lie_in_memory_twice_are_left_alone(tiny: Callable[..., Path]) -> None:
+    assert quicken(load(tiny("llama"), dtype="float32"), mapped=True) == []
+    assert quicken(load(tiny("llama")), mapped=False) == []
+
+
+@on_a_fast_cpu
+def test_a_trial_changes_no_layer(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"), "Q4")
+    before = copy.deepcopy(network.model.layers[0].mlp.up_proj.weight.data)
+    quicken(network, mapped=False)
+    assert torch.equal(network.model.layers[0].mlp.up_proj.weight.data, before)
