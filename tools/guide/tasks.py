@@ -51,9 +51,17 @@ def held_ranges() -> frozenset[tuple[int, int]]:
     return frozenset(Random(11).sample(ranges, HELD_RANGES))
 
 
+@cache
+def _pieces() -> tuple[str, ...]:
+    """Beginnings and endings of words, of two to four letters."""
+    words = [word for name in ("word", "animal", "fruit", "colour") for word in values()[name] if len(word) > 3]
+    return tuple(sorted({part for word in words for n in (2, 3, 4) for part in (word[:n], word[-n:])}))
+
+
 def made_up(rng: Random) -> str:
     """A word that does not exist, or at least is none of those held out."""
-    word = "".join(rng.choice(values()["syllables"]) for _ in range(rng.choice((2, 2, 3))))
+    parts = values()["syllables"] if rng.random() < 0.5 else _pieces()
+    word = "".join(rng.choice(parts) for _ in range(rng.choice((2, 2, 3))))
     kept = values()["held name"] + values()["held city"]
     return made_up(rng) if word.capitalize() in kept else word
 
