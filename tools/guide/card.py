@@ -26,7 +26,7 @@ tokens, a context of {context} tokens, ChatML turns.
 ## How it was made
 
 `python tools/train_guide.py` writes the text, trains and examines the model: {steps} steps in float32 with Muon and
-AdamW on two processor cores, {minutes:.0f} minutes. Every word of the text was written for this project: {intents}
+AdamW, {minutes:.0f} minutes of processor time. Every word of the text was written for this project: {intents}
 intents with one answer each, patterns for their phrasings, second questions, questions that are none of its business,
 and tasks with random values. No text and no weights from elsewhere.
 
@@ -58,7 +58,7 @@ def write(network: Any, trained: Trained, report: Report, intents: int) -> str:
         vocabulary=config.vocab_size,
         context=config.max_position_embeddings,
         steps=trained.steps,
-        minutes=trained.wall_s / 60,
+        minutes=trained.cpu_s / 60,
         intents=intents,
         words=round(len(values()["word"]), -1),
         table=table(report),
