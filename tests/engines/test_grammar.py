@@ -142,7 +142,7 @@ def test_greedy_answers_follow_it_and_end_by_themselves(engine: DecodeEngine, na
 
 
 def test_penalties_and_biases_cannot_break_it(noise: DecodeEngine) -> None:
-    forbidden = noise._tokenizer.convert_tokens_to_ids(["{", "}", '"'])
+    forbidden = noise._admission._tokenizer.convert_tokens_to_ids(["{", "}", '"'])
     wild = {"frequency_penalty": 2.0, "repetition_penalty": 5.0, "logit_bias": tuple((t, -100.0) for t in forbidden)}
     for answer in all_of(noise.chat(ask(NAMED, temperature=1.5, seed=1, count=8, **wild), silent)):
         jsonschema.validate(json.loads(answer.text), NAMED)
@@ -215,7 +215,7 @@ def test_a_forced_call_with_references_follows_its_parameters(noise: DecodeEngin
     ids=str,
 )
 def test_it_may_end_only_where_it_is_complete(guide: DecodeEngine, schema: Any, said: str, ends: list[bool]) -> None:
-    tokenizer = guide._tokenizer
+    tokenizer = guide._admission._tokenizer
     grammar = Grammars(tokenizer, len(tokenizer), guide._endings).make(json.dumps(schema))
     found = []
     for character in said:
@@ -228,7 +228,7 @@ def test_it_may_end_only_where_it_is_complete(guide: DecodeEngine, schema: Any, 
 
 
 def test_a_token_that_may_not_stand_there_is_an_error(guide: DecodeEngine) -> None:
-    tokenizer = guide._tokenizer
+    tokenizer = guide._admission._tokenizer
     grammar = Grammars(tokenizer, len(tokenizer), guide._endings).make('{"type": "integer"}')
     with pytest.raises(InvalidRequest, match="cannot follow") as refused:
         grammar.accept(tokenizer.convert_tokens_to_ids("a"))
