@@ -9,6 +9,7 @@ transformers take before the load is left out of both.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from millm.child import ERRAND  # noqa: E402
 from millm.conversion import PROCESS_BYTES  # noqa: E402
 from millm.estimate import Estimator  # noqa: E402
 from millm.records import Quantization  # noqa: E402
@@ -108,6 +110,7 @@ def quantize(source: Path, target: Path, form: str) -> tuple[float, int]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, **ERRAND},
     )
     peak = Peak(process.pid)
     said, _ = process.communicate(asked + "\n")

@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+ERRAND = {
+    "GOMP_SPINCOUNT": "2000",  # waiting threads leave the cores to who answers meanwhile
+    "MALLOC_MMAP_THRESHOLD_": "1048576",  # glibc gives a large tensor back at once, and keeps none for later
+}
 BEAT_S = 0.25  # between two looks at whether a process is still wanted
 LAST_WORDS_S = 2.0  # for a process that has closed its mouth to end by itself
 KILLED = -9  # how the system ends a process when memory runs out
@@ -107,7 +111,7 @@ def run_errand(
     Raises:
         ErrandFailed: it said so, or ended without a word.
     """
-    child = Child(command, {"GOMP_SPINCOUNT": "2000"})  # waiting threads leave the cores to who answers meanwhile
+    child = Child(command, ERRAND)
     said: dict[str, Any] = {}
     patience = 0.0
     try:
