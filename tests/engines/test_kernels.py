@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from allocated import load
 from torch.nn import functional
 
 from millm.engines import kernels
@@ -16,23 +16,8 @@ from millm.engines.memory import weight_bytes
 
 pytestmark = pytest.mark.slow
 
-QUANTIZED = {
-    "Q8": transformers.BitsAndBytesConfig(load_in_8bit=True),
-    "Q4": transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    ),
-}
 FAST = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
 on_a_fast_cpu = pytest.mark.skipif(not FAST, reason="this processor has no fast bfloat16")
-
-
-def load(folder: Path, form: str = "FP16", dtype: str = "bfloat16") -> Any:
-    more = {"quantization_config": QUANTIZED[form]} if form in QUANTIZED else {}
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **more)
-    return network.eval()
 
 
 def logits(network: Any, count: int) -> torch.Tensor:
@@ -48,7 +33,7 @@ def off(expected: torch.Tensor, found: torch.Tensor) -> float:
 @on_a_fast_cpu
 @pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
 def test_packed_layers_compute_the_same(tiny: Callable[..., Path], rows: int) -> None:
-    plain, swift = load(tiny("llama")), load(tiny("llama"))
+    plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
     assert quicken(swift, mapped=True) == ["PackedLinear"]
     assert off(logits(plain, rows), logits(swift, rows)) < 0.02
     assert weight_bytes(swift) == weight_bytes(plain)
@@ -91,15 +76,15 @@ def test_an_operator_that_computes_something_else_is_left_out(
 
     for broken in (wrong, missing):
         monkeypatch.setattr(kernels, "_to_packed", broken)
-        network = load(tiny("llama"))
+        network = load(tiny("llama"), "FP16")
         expected = logits(network, 5)
         assert quicken(network, mapped=True) == []
         assert torch.equal(logits(network, 5), expected)
 
 
 def test_float32_and_weights_that_would_lie_in_memory_twice_are_left_alone(tiny: Callable[..., Path]) -> None:
-    assert quicken(load(tiny("llama"), dtype="float32"), mapped=True) == []
-    assert quicken(load(tiny("llama")), mapped=False) == []
+    assert quicken(load(tiny("llama"), "FP16", "float32"), mapped=True) == []
+    assert quicken(load(tiny("llama"), "FP16"), mapped=False) == []
 
 
 @on_a_fast_cpu

@@ -12,6 +12,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from small_networks import Numbers
 
 from millm.engines import loop
 from millm.engines.base import ChatRequest, Completion, Message, RowCount, Sampling
@@ -39,19 +40,6 @@ CONTEXT = 1000
 
 Ids = list[int]
 Report = Callable[[Event], None]
-
-
-class Numbers:
-    """A tokenizer whose text is the token numbers, so that a text tells exactly which tokens were chosen."""
-
-    chat_template = None
-    eos_token_id = None
-
-    def __call__(self, text: str) -> dict[str, Ids]:
-        return {"input_ids": [int(word) for word in text.split()]}
-
-    def decode(self, tokens: Ids, **_: Any) -> str:
-        return "".join(f"{token} " for token in tokens)
 
 
 def prompt(length: int, seed: int = 0) -> Ids:

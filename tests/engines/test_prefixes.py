@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from millm.engines.forward import Forward
 from millm.engines.prefixes import FEWEST, Prefixes, cache_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inference")]
 
 Load = Callable[[str], Forward]
 
@@ -21,17 +21,6 @@ PLENTY = 1 << 30
 ROUNDING = 2e-4  # standard deviations of the logits
 BEYOND = tiny_models.WINDOW + 20  # tokens, more than any sliding window here shows
 WHOLE = ("mistral", "gemma2", "lfm2", "qwen3_next", "zamba2")  # kinds whose long caches cannot be cut
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def load(network: Callable[[str], Any]) -> Load:
-    return lambda kind: Forward(network(kind))
 
 
 @pytest.fixture

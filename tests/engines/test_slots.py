@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,7 +15,7 @@ from millm.engines import slots
 from millm.engines.forward import Forward
 from millm.engines.slots import Attended, Slots, slotted
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inference")]
 
 Load = Callable[[str], Forward]
 
@@ -25,17 +25,6 @@ KINDS = ("llama", "gpt2", "bloom", *SLIDING, *RECURRENT)
 LENGTHS = (1, 2, 7, 8, 9, 20, tiny_models.WINDOW - 1, tiny_models.WINDOW, tiny_models.WINDOW + 1, 70, 150)
 MOST = 6  # rows at once
 ROUNDING = 2e-4  # standard deviations of the logits
-
-
-@pytest.fixture(autouse=True)
-def inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture
-def load(network: Callable[[str], Any]) -> Load:
-    return lambda kind: Forward(network(kind))
 
 
 class Row:
