@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import cache_utils
 
+from millm.engines.own_cache import with_room
 from millm.engines.slots import Slots, slotted
 from millm.errors import UnsupportedModel
 
@@ -49,7 +50,7 @@ class Forward:
         """An empty cache for one row; None where the network makes its own kind."""
         if not self._network._supports_default_dynamic_cache():
             return None
-        return cache_utils.DynamicCache(config=self._network.config.get_text_config(decoder=True))
+        return with_room(cache_utils.DynamicCache(config=self._network.config.get_text_config(decoder=True)))
 
     def new_slots(self) -> Slots | None:
         """Empty slots for rows; None if such caches cannot be put together."""

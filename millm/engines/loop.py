@@ -16,10 +16,10 @@ from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest
 from millm.engines.embeddings import Embedder
 from millm.engines.forward import Forward
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
+from millm.engines.own_cache import SLACK, cut_back, reserve
 from millm.engines.prefixes import Prefixes
 from millm.engines.rows import Row, ending_tokens, no_memory, row_error
 from millm.engines.sampling import Choice, choose
-from millm.engines.slots import SLACK
 from millm.engines.trial import tried
 from millm.errors import Cancelled, MiLLMError, ModelNotLoaded
 from millm.events import Report
@@ -151,6 +151,7 @@ class DecodeEngine:
         if not row.begun:
             row.begin(*self._prefixes.find(row.prompt))
             row.cache = row.cache or self._forward.new_cache()
+            reserve(row.cache, len(row.prompt) + SLACK)
         piece = row.unread[:most] if self._forward.pieces else row.unread
         logits = self._read(row, piece)
         if logits is not None:
@@ -161,10 +162,11 @@ class DecodeEngine:
 
     def _read(self, row: Row, tokens: list[int]) -> Any:
         """Lets a row's own cache read tokens; returns the logits. After an error, which ends this row alone, None."""
+        known = row.length - len(row.unread or tokens)
         try:
-            logits, row.cache = self._forward.read(tokens, row.cache, row.length - len(row.unread or tokens))
+            logits, row.cache = self._forward.read(tokens, row.cache, known)
         except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
-            if out_of_memory(error) and self._prefixes.shrink():
+            if out_of_memory(error) and self._prefixes.shrink() and cut_back(row.cache, known):
                 return self._read(row, tokens)
             row.done.fail(row_error(error))
             return None
@@ -189,7 +191,7 @@ class DecodeEngine:
     def _join(self, row: Row) -> None:
         if self._slots is not None:
             try:
-                self._slots.join(row.cache, len(row.prompt))
+                self._slots.join(row.cache, len(row.prompt), self._followers(row))
             except Exception as error:  # noqa: BLE001  (it reaches whoever waits for this row)
                 if out_of_memory(error) and self._prefixes.shrink():
                     self._join(row)
@@ -199,6 +201,14 @@ class DecodeEngine:
             self._prefixes.keep(row.prompt, row.cache)
             row.cache = None
         self._rows.append(row)
+
+    def _followers(self, joining: Row) -> int:
+        """How many of those that wait will join it, so that its neighbours need not be moved for each of them."""
+        waiting = [row for row in (*self._waiting, *self._arrivals) if row is not joining]
+        rows = [*self._rows, joining, *waiting][:MOST_ROWS]
+        while len(rows) > len(self._rows) + 1 and not self._fits(self._needed(rows)):
+            rows.pop()
+        return len(rows) - len(self._rows) - 1
 
     def _step(self) -> None:
         """Brings every row one token further; rows that are over leave."""

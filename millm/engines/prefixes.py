@@ -6,9 +6,10 @@ from typing import Any
 
 from transformers import cache_utils
 
-from millm.engines.slots import STATES, copy_states
+from millm.engines.own_cache import STATES, OwnLayer, copy_states
 
 FEWEST = 16  # tokens in common that are worth it
+UNUSED = 0.25  # parts of its size that a cache may keep besides, so that it need not be copied
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +49,7 @@ class Prefixes:
             return 0, None
         self._kept.remove(best)
         self._kept.append(best)
-        return count, self._first(best.cache, count)
+        return count, self._first(best, count)
 
     def keep(self, tokens: list[int], cache: Any) -> None:
         """Keeps a cache that has read these tokens; the caller does not use it any more."""
@@ -72,15 +73,20 @@ class Prefixes:
         whole = common == len(prefix.tokens)
         return common if whole or all(map(_can_be_cut, prefix.cache.layers)) else 0
 
-    def _first(self, cache: Any, count: int) -> Any:
-        """A cache of the first tokens. Keys and values are shared, because a cache that grows makes new ones."""
+    def _first(self, prefix: Prefix, count: int) -> Any:
+        """A cache of the first tokens. Keys and values are shared: a cache writes behind its own or makes new ones.
+
+        Who goes on from a whole prefix may write behind it, once.
+        """
         fresh = self._new_cache()
-        for mine, its in zip(fresh.layers, cache.layers, strict=True):
+        for mine, its in zip(fresh.layers, prefix.cache.layers, strict=True):
             if isinstance(its, cache_utils.LinearAttentionCacheLayerMixin):
                 copy_states(its, mine)
             if getattr(its, "keys", None) is not None:
                 mine.lazy_initialization(its.keys, its.values)
                 mine.keys, mine.values = its.keys[:, :, :count], its.values[:, :, :count]
+                if isinstance(mine, OwnLayer) and count == len(prefix.tokens):
+                    mine.buffers, its.buffers = its.buffers, None
                 if hasattr(its, "cumulative_length"):
                     mine.cumulative_length = count
         return fresh
@@ -97,19 +103,20 @@ def cache_bytes(cache: Any) -> int:
 
 
 def _compact(cache: Any) -> None:
-    """Copies keys and values that are a part of something larger, which they would keep in memory."""
+    """Copies keys and values that are a part of something much larger, which they would keep in memory."""
     for layer in getattr(cache, "layers", []):
         for name in ("keys", "values"):
             tensor = getattr(layer, name, None)
-            if tensor is not None and tensor.untyped_storage().nbytes() > tensor.nbytes:
+            if tensor is not None and tensor.untyped_storage().nbytes() > (1 + UNUSED) * tensor.nbytes:
                 setattr(layer, name, tensor.clone())
+                layer.buffers = None
 
 
 def _can_be_cut(layer: Any) -> bool:
     """Whether a layer still holds what it was like some tokens ago."""
     if type(layer) is cache_utils.DynamicSlidingWindowLayer:
         return bool(layer.cumulative_length < layer.sliding_window)
-    return type(layer) in (cache_utils.DynamicLayer, cache_utils.DummyLayer)
+    return type(layer) in (OwnLayer, cache_utils.DummyLayer)
 
 
 def _common(first: list[int], second: list[int]) -> int:

@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from transformers import cache_utils
 
-SLACK = 256  # columns that are free after all rows have been moved: so many steps until that must happen again
-STATES = ("conv_states", "recurrent_states")
-FACTS = ("is_conv_states_initialized", "is_recurrent_states_initialized", "conv_kernel_size", "has_previous_state")
-Pair = tuple[torch.Tensor, torch.Tensor]
+from millm.engines.own_cache import FACTS, SLACK, STATES, OwnLayer, Pair, copy_states
 
 
 class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
@@ -37,14 +34,21 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         """The columns that the next token sees beside itself."""
         return self.width if self._window is None else min(self.width, self._window - 1)
 
-    def join(self, slot: int, row: Any) -> None:
-        """Copies the keys and values of a row's own layer, of shape [1, heads, length, head size], into a slot."""
+    def join(self, slot: int, row: Any, others: int = 0) -> None:
+        """Copies the keys and values of a row's own layer, of shape [1, heads, length, head size], into a slot.
+
+        A row that comes alone brings its buffers, where it has some. others: how many rows are about to follow.
+        """
         if row.keys is None:  # this layer looks at the keys of another
             return
         pair, length = (row.keys, row.values), row.keys.shape[-2]
+        if self._buffers is None and not others and isinstance(row, OwnLayer) and row.buffers is not None:
+            self._buffers, row.buffers = row.buffers, None
+            self._rows, self._end = 1, length
+            return
         slots = 0 if self._buffers is None else self._buffers[0].shape[0]
         if slot >= slots or length > self._end:
-            self._move(pair, slots if slot < slots else max(1, 2 * slots), max(self.seen, length))
+            self._move(pair, slots if slot < slots else max(slot + 1 + others, 2 * slots), max(self.seen, length))
         self._rows = max(self._rows, slot + 1)
         for buffer, part in zip(self._both(), pair, strict=True):
             buffer[slot, :, : self._end - length] = 0  # see `_move`
@@ -64,8 +68,16 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
                 buffer[slot, :, begin : self._end] = buffer[self._rows, :, begin : self._end]
 
     def give(self, slot: int, length: int, row: Any) -> None:
-        """Copies what is kept of a row with so many tokens into a layer of its own."""
+        """Copies what is kept of a row with so many tokens, which is about to leave, into a layer of its own.
+
+        The last row takes the buffers with it.
+        """
         if self._buffers is None:
+            return
+        if isinstance(row, OwnLayer) and self._buffers[0].shape[0] == 1 and length == self._end:
+            row.lazy_initialization(*self._buffers)
+            row.buffers = self._buffers
+            row.show(self._buffers, length)
             return
         kept = slice(self._end - min(length, self.seen), self._end)
         keys, values = (buffer[slot : slot + 1, :, kept].clone() for buffer in self._both())
@@ -113,21 +125,10 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         self._buffers, self._end = (fresh[0], fresh[1]), columns
 
 
-def copy_states(source: Any, row: Any, slot: int = 0) -> None:
-    """Copies the states of one row of a layer into a layer of its own, where the next token overwrites them."""
-    for name in STATES:
-        its = getattr(row, name)
-        for number, state in getattr(source, name).items():
-            its[number] = None if state is None else state[slot : slot + 1].clone()
-    for name in FACTS:
-        setattr(row, name, dict(getattr(source, name)))
-    row.device, row.dtype = source.device, source.dtype
-
-
 class Recurrent(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
     """States of convolutions and recurrences, of a fixed size: those of all rows are stacked."""
 
-    def join(self, slot: int, row: Any) -> None:
+    def join(self, slot: int, row: Any, others: int = 0) -> None:  # noqa: ARG002  (the states are small)
         """Copies the states of a row's own layer."""
         joined = {
             name: {
@@ -170,11 +171,11 @@ class Hybrid(Recurrent, Attended, cache_utils.LinearAttentionAndFullAttentionLay
         Attended.__init__(self, None)
         cache_utils.LinearAttentionLayer.__init__(self, number_of_states=states)
 
-    def join(self, slot: int, row: Any) -> None:
+    def join(self, slot: int, row: Any, others: int = 0) -> None:
         """Copies keys, values and states of a row's own layer."""
         Recurrent.join(self, slot, row)
         try:
-            Attended.join(self, slot, row)
+            Attended.join(self, slot, row, others)
         except BaseException:
             Recurrent.leave(self, slot)
             raise
@@ -197,7 +198,7 @@ class Hybrid(Recurrent, Attended, cache_utils.LinearAttentionAndFullAttentionLay
 class Nothing(cache_utils.DummyLayer):  # type: ignore[misc]
     """A layer that keeps nothing."""
 
-    def join(self, slot: int, row: Any) -> None:
+    def join(self, slot: int, row: Any, others: int = 0) -> None:
         """Nothing to copy."""
 
     def leave(self, slot: int) -> None:
@@ -213,7 +214,7 @@ class Nothing(cache_utils.DummyLayer):  # type: ignore[misc]
 def slotted(layer: Any) -> Any:
     """A layer for many rows of the same kind as a row's own one; None where there is no such kind."""
     kind = type(layer)
-    if kind is cache_utils.DynamicLayer:
+    if kind is OwnLayer:
         return Attended(None)
     if kind is cache_utils.DynamicSlidingWindowLayer:
         return Attended(layer.sliding_window)
@@ -238,12 +239,15 @@ class Slots:
         """Whether a step that failed halfway has changed nothing."""
         return not any(isinstance(layer, Recurrent) for layer in self.cache.layers)
 
-    def join(self, row: Any, length: int) -> None:
-        """Adds a row: its own cache, of so many tokens, is copied into the next slot. An error adds nothing."""
+    def join(self, row: Any, length: int, others: int = 0) -> None:
+        """Adds a row: its own cache, of so many tokens, is copied into the next slot. An error adds nothing.
+
+        others: how many rows are about to follow, so that the buffers need not grow for each.
+        """
         joined = []
         try:
             for layer, its in zip(self.cache.layers, row.layers, strict=True):
-                layer.join(len(self.lengths), its)
+                layer.join(len(self.lengths), its, others)
                 joined.append(layer)
         except BaseException:
             for layer in joined:

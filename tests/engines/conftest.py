@@ -20,6 +20,7 @@ IMPORT_TORCH = {
     "test_kernels.py",
     "test_loader.py",
     "test_loop.py",
+    "test_own_cache.py",
     "test_parsing.py",
     "test_pooling.py",
     "test_prefixes.py",

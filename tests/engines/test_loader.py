@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,16 @@ def test_every_architecture_opens_and_answers(tiny: Tiny, name: str) -> None:
     assert answer.completion_tokens
     weights = sum(size for _, size in read_headers(tiny(name)).values())
     assert engine.memory_bytes == pytest.approx(weights * on_this_cpu().itemsize / 2, rel=0.01)
+
+
+def test_the_thread_of_a_load_ends_with_it(tiny: Tiny) -> None:
+    threads = set()
+    engine = opened(tiny("llama"), lambda _: threads.add(threading.current_thread()))
+    assert threading.current_thread() not in threads
+    for thread in threads:
+        thread.join(5)
+    assert not [thread for thread in threads if thread.is_alive()]
+    engine.close()
 
 
 def on_this_cpu() -> torch.dtype:

@@ -236,6 +236,24 @@ def test_too_little_memory_for_the_cache_says_so(engine: DecodeEngine) -> None:
         engine.chat(ask(prompt(4)), silent)
 
 
+def test_memory_that_earlier_caches_took_is_freed_and_the_piece_read_again(tiny: Callable[..., Path]) -> None:
+    network = load(tiny("llama"))
+    engine = DecodeEngine(network, Numbers(), CONTEXT)
+    engine.chat(ask(prompt(40, 1), 5), silent)
+    expected = generate(network, prompt(60, 2), 10)
+    failed: list[int] = []
+
+    def full(module: Any, args: Any) -> None:
+        if args[0].shape[1] == 60 and not failed:
+            failed.append(engine._prefixes.size)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    network.model.layers[1].register_forward_pre_hook(full)  # the first layer has written its keys already
+    assert ids(engine.chat(ask(prompt(60, 2), 10), silent)) == expected
+    engine.close()
+    assert failed[0] > 0
+
+
 def test_events_carry_the_text_and_the_completion_the_counts(engine: DecodeEngine) -> None:
     events: list[Event] = []
     answer = engine.chat(ask(prompt(6), 8), events.append)

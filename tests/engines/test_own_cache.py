@@ -1,0 +1,134 @@
+"""A row's own cache writes behind what it holds, and never into what somebody else sees."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+
+from millm.engines.forward import Forward
+from millm.engines.own_cache import SLACK, OwnLayer, cut_back, reserve
+from millm.engines.prefixes import Prefixes
+from millm.engines.slots import Attended
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("inference")]
+
+ROUNDING = 2e-4  # standard deviations of the logits
+Load = Callable[[str], Forward]
+
+
+@pytest.fixture
+def llama(load: Load) -> Forward:
+    return load("llama")
+
+
+def words(count: int, seed: int = 0) -> list[int]:
+    chance = Random(seed)
+    return [chance.randrange(3, 500) for _ in range(count)]
+
+
+def layer(cache: Any) -> OwnLayer:
+    found = cache.layers[0]
+    assert isinstance(found, OwnLayer)
+    return found
+
+
+def columns(cache: Any) -> int:
+    buffers = layer(cache).buffers
+    assert buffers is not None
+    return int(buffers[0].shape[-2])
+
+
+def assert_read(forward: Forward, logits: torch.Tensor, tokens: list[int]) -> None:
+    expected, _ = forward.read(tokens, forward.new_cache())
+    torch.testing.assert_close(logits, expected, rtol=0, atol=ROUNDING * float(expected.std()))
+
+
+def test_what_is_reserved_is_never_moved(llama: Forward) -> None:
+    tokens, cache = words(90), llama.new_cache()
+    reserve(cache, 90)
+    llama.read(tokens[:30], cache)
+    place = layer(cache).keys.data_ptr()
+    for begin in (30, 60):
+        logits, _ = llama.read(tokens[begin : begin + 30], cache, begin)
+    assert (columns(cache), layer(cache).keys.data_ptr()) == (90, place)
+    assert_read(llama, logits, tokens)
+
+
+def test_one_token_after_the_other_moves_it_seldom(llama: Forward) -> None:
+    tokens, cache, widths = words(40), llama.new_cache(), set()
+    for place, token in enumerate(tokens):
+        logits, _ = llama.read([token], cache, place)
+        widths.add(columns(cache))
+    assert widths == {1, 2 + SLACK}
+    assert_read(llama, logits, tokens)
+
+
+def test_a_row_that_is_alone_takes_its_buffers_into_the_slots_and_out_again(llama: Forward) -> None:
+    tokens, cache, slots = words(20), llama.new_cache(), llama.new_slots()
+    assert slots is not None
+    reserve(cache, 40)
+    llama.read(tokens, cache)
+    place = layer(cache).keys.data_ptr()
+    slots.join(cache, 20)
+    joined = slots.cache.layers[0]
+    assert isinstance(joined, Attended)
+    assert joined._both()[0].data_ptr() == place
+    assert layer(cache).buffers is None, "two would write into the same columns"
+    llama.step([7], slots)
+    left = llama.new_cache()
+    slots.give(0, left)
+    slots.leave(0)
+    assert (layer(left).keys.data_ptr(), columns(left)) == (place, 40)
+    logits, _ = llama.read([9], left, 21)
+    assert_read(llama, logits, [*tokens, 7, 9])
+
+
+def test_others_who_are_about_to_come_have_their_place(llama: Forward) -> None:
+    slots = llama.new_slots()
+    assert slots is not None
+    for seed, others in enumerate((3, 2, 1, 0)):
+        slots.join(llama.read(words(20, seed), llama.new_cache())[1], 20, others)
+        assert slots.cache.layers[0]._both()[0].shape[0] == 4
+    logits = llama.step([7] * 4, slots)
+    for seed in range(4):
+        assert_read(llama, logits[seed : seed + 1], [*words(20, seed), 7])
+
+
+def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next_one_copies(llama: Forward) -> None:
+    text, cache = words(40), llama.new_cache()
+    reserve(cache, 50)
+    prefixes = Prefixes(llama.new_cache, 1 << 30)
+    prefixes.keep(text, llama.read(text, cache)[1])
+    place = layer(cache).keys.data_ptr()
+    caches = [prefixes.find([*text, seed])[1] for seed in (5, 6)]
+    for seed, found in zip((5, 6), caches, strict=True):
+        llama.read([seed], found, 40)
+    assert [layer(found).keys.data_ptr() == place for found in caches] == [True, False]
+    for seed, found in zip((5, 6), caches, strict=True):
+        logits, _ = llama.read([8], found, 41)
+        assert_read(llama, logits, [*text, seed, 8])
+
+
+def test_who_goes_on_from_a_part_of_a_prefix_copies(llama: Forward) -> None:
+    text, cache = words(40), llama.new_cache()
+    reserve(cache, 50)
+    prefixes = Prefixes(llama.new_cache, 1 << 30)
+    prefixes.keep(text, llama.read(text, cache)[1])
+    other = prefixes.find([*text[:30], 5, 6])[1]
+    llama.read([5], other, 30)
+    logits, _ = llama.read([9], prefixes.find([*text, 9])[1], 40)
+    assert_read(llama, logits, [*text, 9])
+
+
+def test_a_read_that_failed_halfway_can_be_taken_back(llama: Forward, load: Load) -> None:
+    tokens, cache = words(30), llama.new_cache()
+    llama.read(tokens[:20], cache)
+    for part in cache.layers[:1]:  # the first layer has seen the tokens, the second has not
+        part.update(*(torch.ones_like(one[:, :, :10]) for one in (part.keys, part.values)))
+    assert cut_back(cache, 20)
+    logits, _ = llama.read(tokens[20:], cache, 20)
+    assert_read(llama, logits, tokens)
+    assert not cut_back(load("mistral").new_cache(), 0)
+    assert not cut_back(None, 0)
