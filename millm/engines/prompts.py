@@ -1,12 +1,20 @@
 """From a request to the tokens of its prompt."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from millm.engines.base import ChatRequest, Message
 from millm.errors import InvalidRequest
+
+TEMPLATE_S = 5.0  # seconds that a chat template may take; a long conversation takes milliseconds
+TEMPLATE_CODE = "<template>"  # what Jinja calls the file of a template that came as text
 
 
 def prompt_tokens(tokenizer: Any, request: ChatRequest) -> list[list[int]]:
@@ -72,12 +80,36 @@ def _render(tokenizer: Any, messages: tuple[Message, ...], tools: list[dict[str,
     turns = [_turn(message) for message in messages]
     more = {"tools": tools} if tools else {}
     try:
-        tokens: list[int] = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, return_dict=False, **more
-        )
+        with _limited():
+            tokens: list[int] = tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, return_dict=False, **more
+            )
     except (TemplateError, ValueError, TypeError) as error:
         raise InvalidRequest(f"The model's chat template refuses this conversation: {error}") from error
     return tokens
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raises `TemplateError` in a template that runs for too long: it is a program that came with the model.
+
+    The thread's own trace asks for the time at each line of templates; other code goes on untraced.
+    """
+    deadline = monotonic() + TEMPLATE_S
+
+    def watch(frame: FrameType, _: str, __: Any) -> Any:
+        if frame.f_code.co_filename != TEMPLATE_CODE:
+            return None
+        if monotonic() > deadline:
+            raise TemplateError(f"it takes more than {TEMPLATE_S:g} seconds")
+        return watch
+
+    earlier = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(earlier)
 
 
 def fold_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:

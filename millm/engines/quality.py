@@ -24,6 +24,7 @@ from millm.engines.loop import DecodeEngine
 from millm.engines.memory import out_of_memory, release_memory
 from millm.errors import InvalidRequest
 from millm.events import Event, Report, Stage
+from millm.jobs import Lane
 
 TEXT = Path(__file__).with_name("quality.txt")
 MOST_TOKENS = 512  # that are read: a row of probabilities for each is kept, 300 MB where a vocabulary is large
@@ -72,6 +73,31 @@ def compare(reference: Path, model: Path, text: str, trusted: bool, report: Repo
 def _read(
     folder: Path, tokenizer: Any, ids: torch.Tensor, code: dict[str, Any], keep: Any, kept: Any
 ) -> tuple[Reading, float, float]:
+    lane = Lane("open")  # ends before the speed is measured: see `open_model`
+    try:
+        network, perplexity, divergence, agreement = lane.call(lambda: _text_read(folder, ids, code, keep, kept))
+    finally:
+        lane.close()
+    engine = DecodeEngine(network, tokenizer, ids.shape[1] + TIMED_TOKENS)
+    written = engine.chat(
+        ChatRequest(
+            prompts=(tuple(ids[0, :FEWEST_TOKENS].tolist()),),
+            sampling=Sampling(temperature=0, max_tokens=TIMED_TOKENS),
+        ),
+        lambda _: None,
+    )
+    memory = engine.memory_bytes
+    engine.close()
+    del network, engine
+    gc.collect()
+    release_memory()
+    return Reading(round(perplexity, 4), round(written.tokens_per_s, 1), memory), divergence, agreement
+
+
+def _text_read(
+    folder: Path, ids: torch.Tensor, code: dict[str, Any], keep: Any, kept: Any
+) -> tuple[Any, float, float, float]:
+    """The network, its perplexity, and how far it is from what was `kept` of another one."""
     config = transformers.AutoConfig.from_pretrained(folder, **code)
     network = load_weights(folder, config, lambda _: None, **code)
     speed_up(network, folder, config)  # what is measured is what is served
@@ -89,20 +115,7 @@ def _read(
         said, expected = said[:, :width], expected[:, :width]
         divergence = max(0.0, float((expected.exp() * (expected - said)).sum(-1).mean()))
         agreement = float((expected.argmax(-1) == said.argmax(-1)).float().mean())
-    engine = DecodeEngine(network, tokenizer, ids.shape[1] + TIMED_TOKENS)
-    written = engine.chat(
-        ChatRequest(
-            prompts=(tuple(ids[0, :FEWEST_TOKENS].tolist()),),
-            sampling=Sampling(temperature=0, max_tokens=TIMED_TOKENS),
-        ),
-        lambda _: None,
-    )
-    memory = engine.memory_bytes
-    engine.close()
-    del network, engine
-    gc.collect()
-    release_memory()
-    return Reading(round(perplexity, 4), round(written.tokens_per_s, 1), memory), divergence, agreement
+    return network, perplexity, divergence, agreement
 
 
 def work(asked: dict[str, Any], say: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Prompts come out in the model's own format, or with a sentence that says why not."""
 
+import sys
 from typing import Any
 
 import pytest
 import tiny_models
 
+from millm.engines import prompts
 from millm.engines.base import ChatRequest, Message
 from millm.engines.prompts import fold_system, prompt_tokens
 from millm.errors import InvalidRequest
@@ -63,6 +65,17 @@ def test_a_template_that_refuses_says_why(tokenizer: Any, template: str) -> None
     tokenizer.chat_template = template
     with pytest.raises(InvalidRequest, match=r"chat template refuses this conversation: \w+"):
         shown(tokenizer, *TALK)
+
+
+@pytest.mark.slow
+def test_a_template_that_runs_for_ever_is_stopped(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "TEMPLATE_S", 0.2)
+    loop = "{% for n in range(90000) %}"
+    tokenizer.chat_template = loop * 3 + "{{ n }}" + "{% endfor %}" * 3
+    before = sys.gettrace()
+    with pytest.raises(InvalidRequest, match=r"takes more than 0\.2 seconds"):
+        prompt_tokens(tokenizer, ChatRequest(messages=TALK))
+    assert sys.gettrace() is before
 
 
 @pytest.mark.slow
