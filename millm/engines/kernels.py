@@ -6,6 +6,7 @@ at hand. Files that were mapped into memory stay mapped: their pages go first wh
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 FEW = 16  # rows up to which the 8-bit operator is faster than multiplying with the weights made bfloat16
 MANY = 24  # rows from which 4-bit weights are made bfloat16 first
 TRIED_ROWS = {"Linear": (1, 40), "Linear8bitLt": (1, 40), "Linear4bit": (40,)}  # a few would repack its weights
+FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"  # read at every step
 CLOSE = 0.02  # how far results may be off, in parts of their size: bfloat16 keeps three digits
 
 
@@ -28,7 +30,7 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
 
 
 class Int8Linear(nn.Linear):  # type: ignore[misc]
@@ -69,7 +71,11 @@ def quicken(network: Any, mapped: bool) -> list[str]:
 
     mapped: whether the weights lie in mapped files; only then is a second copy of bfloat16 weights worth its memory.
     """
-    if network.device.type != "cpu" or network.dtype != torch.bfloat16:
+    if network.device.type != "cpu":
+        return []
+    # Heads that share keys read them where they are; without it a mask, which every batch has, makes copies for each.
+    os.environ.setdefault(FORCE_GQA, "1")
+    if network.dtype != torch.bfloat16:
         return []
     swaps: dict[str, Callable[[Any], None]] = {
         "Linear8bitLt": _to_int8,

@@ -93,3 +93,33 @@ def test_a_trial_changes_no_layer(tiny: Callable[..., Path]) -> None:
     before = copy.deepcopy(network.model.layers[0].mlp.up_proj.weight.data)
     quicken(network, mapped=False)
     assert torch.equal(network.model.layers[0].mlp.up_proj.weight.data, before)
+
+
+@pytest.mark.parametrize("steps", [1, 7], ids=["a token", "a piece"])
+def test_masked_heads_that_share_keys_compute_the_same_without_copies(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.delenv(kernels.FORCE_GQA, raising=False)
+    network = load(tiny("llama", dtype="float32"), "FP16").float()
+    tokens = torch.randint(100, 2000, (2, 20 + steps), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(tokens)
+    mask[0, :5] = 0
+    asked: list[bool] = []
+    plain_attention = functional.scaled_dot_product_attention
+
+    def attention(*args: Any, **kwargs: Any) -> Any:
+        asked.append(bool(kwargs.get("enable_gqa")))
+        return plain_attention(*args, **kwargs)
+
+    def read() -> Any:
+        with torch.inference_mode():
+            cache = network(input_ids=tokens[:, :20], attention_mask=mask[:, :20], use_cache=True).past_key_values
+            return network(input_ids=tokens[:, 20:], attention_mask=mask, past_key_values=cache).logits
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
+    expected = read()
+    assert not any(asked)
+    asked.clear()
+    assert quicken(network, mapped=False) == []
+    torch.testing.assert_close(read(), expected, rtol=0, atol=1e-5 * float(expected.std()))
+    assert all(asked)
