@@ -27,7 +27,7 @@ def memory_picture(room: "Room", present: str = "") -> str:
         f'<section class="mi-room is-{room.fit}" aria-label="Memory"><dl class="mi-figures">'
         f"{_figures(room, present)}</dl>"
         f'<div class="mi-room-bar"><div class="mi-room-free" style="width:{100 * there / scale:.2f}%"></div>'
-        f"{stacked(parts, scale, 'Memory needed')}</div>{legend(parts)}"
+        f"{stacked(parts, scale, 'Memory needed')}</div>{legend([*parts, Part(_limit(room), there, 'is-limit')])}"
         f'<p class="mi-room-fit">{icon(ICON[room.fit], 16)}<span>{_verdict(room, there)}</span></p>'
         f'<p class="mi-small">{_longest(room)}{_provenance(room)}</p></section>'
     )
@@ -41,6 +41,11 @@ def _figures(room: "Room", present: str) -> str:
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{words.size(count)}</dd></div>" for name, count in figures.items()
     )
+
+
+def _limit(room: "Room") -> str:
+    """What the mark on the bar stands for."""
+    return "Free after unloading" if room.freed else "Free"
 
 
 def _verdict(room: "Room", there: int) -> str:

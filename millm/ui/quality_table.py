@@ -19,7 +19,7 @@ def quality_table(record: ModelRecord) -> str:
         for (name, own), (_, other) in zip(_figures(model), _figures(reference), strict=True)
     )
     return (
-        f'<details class="mi-parts mi-quality"><summary>{escape(summary(found))}</summary>'
+        f'<details class="mi-parts mi-quality" id="quality-{record.id}"><summary>{escape(summary(found))}</summary>'
         f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         f"<p>{escape(_apart(found))}</p></details>"
     )

@@ -183,7 +183,7 @@ def _generation(values: Mapping[str, str], suggested: Mapping[str, float]) -> st
         for name in GENERATION
     )
     return (
-        '<fieldset class="mi-fieldset"><legend>Answers</legend><p class="mi-hint">At once, for every request '
+        '<fieldset class="mi-fieldset"><legend>Answers</legend><p class="mi-hint">Hold at once, for every request '
         f'that does not say otherwise.</p><div class="mi-fields">{fields}</div>{_suggestion(suggested)}</fieldset>'
     )
 
