@@ -18,10 +18,11 @@ from millm.errors import (
 )
 from millm.estimate import Estimator
 from millm.jobs import Job, Lane
-from millm.planning import NO_ERROR, check_memory, estimate_record, estimated
+from millm.planning import NO_ERROR, check_memory, estimate_record, estimated, fit_of, on_gpu
 from millm.records import SERVED, ModelRecord, Status
 from millm.registry import Registry
 from millm.resident import Loaded, Resident
+from millm.views import Room
 
 ADAPTER = "adapter_config.json"
 CACHE_SHARE = 0.8  # of the memory that the weights leave, for the caches of requests
@@ -36,15 +37,21 @@ def options_of(record: ModelRecord, context_length: int | None) -> LoadOptions:
     Raises:
         InvalidLocalPath: its adapter is no directory with one in it.
     """
-    adapter = Path(record.settings["adapter"]) if record.settings.get("adapter") else None
-    if adapter and not (adapter.is_absolute() and (adapter / ADAPTER).is_file()):
-        raise InvalidLocalPath(f"The adapter {adapter} is no absolute path of a directory with {ADAPTER}.")
+    adapter = adapter_at(record.settings["adapter"]) if record.settings.get("adapter") else None
     return LoadOptions(
         Path(record.cache_path or ""),
         context_length or record.settings.get("context_length"),
         adapter,
         fast_cpu=record.settings.get("fast_cpu") is not False,
     )
+
+
+def adapter_at(path: str) -> Path:
+    """The directory of an adapter. Raises `InvalidLocalPath` if it is no absolute path of one."""
+    adapter = Path(path)
+    if not (adapter.is_absolute() and (adapter / ADAPTER).is_file()):
+        raise InvalidLocalPath(f"The adapter {adapter} is no absolute path of a directory with {ADAPTER}.")
+    return adapter
 
 
 class Loads:
@@ -75,6 +82,30 @@ class Loads:
         """Whether this is the model in memory."""
         current = self._resident.current
         return current is not None and current.model_id == model_id
+
+    def outdated(self, record: ModelRecord) -> bool:
+        """Whether a model is in memory with another context or adapter than its settings say now."""
+        loaded = self._resident.current
+        if loaded is None or loaded.model_id != record.id:
+            return False
+        adapter = str(loaded.options.adapter) if loaded.options.adapter else None
+        wanted = (record.settings.get("context_length"), record.settings.get("adapter") or None)
+        return (loaded.options.context_length, adapter) != wanted
+
+    def room(self, record: ModelRecord, context_length: int | None) -> Room:
+        """Whether a model would go into memory now. May take seconds."""
+        devices, present = self._devices(), self._resident.current
+        tokens = context_length or record.settings.get("context_length")
+        free, freed = sum(device.free for device in devices), self._resident.memory_bytes
+        needed = estimate_record(record, devices, self._estimator, tokens, free + freed)
+        return Room(
+            needed=needed,
+            free=free,
+            freed=freed,
+            present=present.model_id if present else None,
+            fit=fit_of(needed.total, free + freed),
+            on_gpu=on_gpu(devices),
+        )
 
     def check_room(self, record: ModelRecord, context_length: int | None) -> None:
         """Raises what `begin` raises, or `InsufficientMemory`. May take seconds."""

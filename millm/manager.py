@@ -84,7 +84,6 @@ class Manager(Orders):
         """What can be chosen for a new model, what is recommended first."""
         reconcile(registry, store, fetchers.get(Source.LOCAL))
         # what another room answers as it stands
-        self.chat = resident.chat
         self.figures = resident.figures
         self.embed = resident.embed
         self.job = activity.job

@@ -26,6 +26,7 @@ META_FIELDS = (
     "quantization",
     "param_count",
     "trust_remote_code",
+    "license",
     "estimated_memory_mb",
     "estimated_weights_mb",
     "warning",

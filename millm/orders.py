@@ -1,4 +1,4 @@
-"""Commands on a model that is known: load it, unload it, make it the active one, check its files.
+"""Commands on a model that is known: ask it, load it, unload it, make it the active one, check its files.
 
 Commands that check a state and then change it run one after the other on the lane `orders`, so that no two of
 them can cross. Long work runs as jobs.
@@ -8,14 +8,17 @@ from collections.abc import Callable
 
 from millm.activity import Activity
 from millm.comparison import Comparisons
+from millm.engines.base import ChatRequest, Completion
 from millm.errors import ModelBusy
-from millm.jobs import Lane
+from millm.generation import completed
+from millm.jobs import Job, Lane
 from millm.loads import Loads
 from millm.questions import Questions
 from millm.records import ModelRecord, ModelType
 from millm.registry import Registry
 from millm.resident import Resident
 from millm.upkeep import Upkeep
+from millm.views import Room
 
 
 class Orders(Questions):
@@ -36,6 +39,25 @@ class Orders(Questions):
         self._comparisons = comparisons
         self._look_again = look_again
         self._orders = Lane("orders")
+
+    def chat(self, request: ChatRequest) -> Job[Completion]:
+        """Starts an answer of the loaded model, whose settings hold for what the request leaves open.
+
+        Raises:
+            ModelNotLoaded: no model is loaded, or it is being unloaded.
+            QueueFull: too many requests are waiting.
+        """
+        current = self._resident.current
+        settings = self._registry.get(current.model_id).settings if current else {}
+        return self._resident.chat(completed(request, settings))
+
+    def outdated(self, model_id: int) -> bool:
+        """Whether a reload would change the loaded model: its settings are no longer those it was loaded with."""
+        return self._loads.outdated(self._registry.get(model_id))
+
+    def room(self, model_id: int, context_length: int | None = None) -> Room:
+        """Whether a model would go into memory now, and what it takes there. May take seconds."""
+        return self._loads.room(self._registry.get(model_id), context_length)
 
     def verify(self, model_id: int) -> ModelRecord:
         """Queues a check of a model's files against the digests they came with; the record shows what it finds."""

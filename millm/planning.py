@@ -6,6 +6,7 @@ from typing import Any
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
 from millm.estimate import Estimate, Estimator
+from millm.generation import check_generation
 from millm.records import (
     NAME,
     ModelRecord,
@@ -136,6 +137,7 @@ def draft_record(preview: Preview, quantization: Quantization, name: str | None)
         local_path=str(plan.path) if plan.path else None,
         url=plan.origin.url,
         checksum=plan.origin.checksum,
+        license=plan.license,
         **facts_of(plan),
         quantization=quantization,
         **estimated(sizes.memory),
@@ -151,7 +153,7 @@ def check_name(name: str | None) -> None:
 
 
 def check_settings(settings: Mapping[str, Any] | None) -> None:
-    """Raises `InvalidRequest` for settings that a load could not read; None and what it does not read are fine."""
+    """Raises `InvalidRequest` for settings that a load or a request could not obey; further ones are fine."""
     given = settings or {}
     tokens, adapter, fast = (given.get(name) for name in ("context_length", "adapter", "fast_cpu"))
     if tokens is not None and not is_dimension(tokens):
@@ -160,6 +162,7 @@ def check_settings(settings: Mapping[str, Any] | None) -> None:
         raise InvalidRequest("settings.adapter is the path of a directory.", field="settings")
     if fast is not None and not isinstance(fast, bool):
         raise InvalidRequest("settings.fast_cpu is true or false.", field="settings")
+    check_generation(given)
 
 
 def origin_of(record: ModelRecord) -> Origin:
@@ -177,9 +180,16 @@ def origin_of(record: ModelRecord) -> Origin:
 
 
 def estimate_record(
-    record: ModelRecord, devices: tuple[Device, ...], estimator: Estimator, context_length: int | None = None
+    record: ModelRecord,
+    devices: tuple[Device, ...],
+    estimator: Estimator,
+    context_length: int | None = None,
+    memory_free: int | None = None,
 ) -> Estimate:
-    """Estimates a recorded model on these devices. Takes seconds where its class must be built first."""
+    """Estimates a recorded model on these devices. Takes seconds where its class must be built first.
+
+    memory_free: bytes to work `most_context` out for.
+    """
     return estimator.estimate(
         record.config,
         record.quantization,
@@ -187,6 +197,7 @@ def estimate_record(
         weight_file_bytes=record.size_bytes or 0,
         on_gpu=on_gpu(devices),
         context_length=context_length,
+        memory_free=memory_free,
     )
 
 

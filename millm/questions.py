@@ -3,6 +3,7 @@
 import time
 
 from millm.activity import Activity
+from millm.details import Details, read_details
 from millm.errors import ModelNotFound
 from millm.jobs import Feed
 from millm.records import ModelRecord, ModelType, Source, Status
@@ -15,7 +16,7 @@ GUIDE = "millm-guide"
 
 
 class Questions:
-    """Reads only, and never blocks."""
+    """Reads only, and never waits for a job."""
 
     def __init__(self, registry: Registry, activity: Activity, resident: Resident, upkeep: Upkeep) -> None:
         self._registry = registry
@@ -48,6 +49,10 @@ class Questions:
     def record(self, model_id: int) -> ModelRecord:
         """One record with its live status. Raises `ModelNotFound`."""
         return self._activity.live(self._registry.get(model_id))
+
+    def details(self, model_id: int) -> Details:
+        """What the files of a model tell; reads a few small ones. Raises `ModelNotFound`."""
+        return read_details(self._registry.get(model_id))
 
     def find(self, name: str) -> ModelRecord | None:
         """The record with this name, None if there is none."""

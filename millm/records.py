@@ -83,7 +83,8 @@ class ModelRecord:
     programs that ask for the model of this type get this one; an `llm` is active while it is loaded.
     `original_size_mb`: of the half-precision files that a quantized copy was made from. `fingerprint`: of a linked
     directory as it was last read. `warning`: a sentence that stays true of the model. `quality`: how it read a text
-    beside another form of the same model (`comparison.py`). `built_in`: it ships with the program.
+    beside another form of the same model (`comparison.py`). `built_in`: it ships with the program. `license`: as its
+    repository names it, "apache-2.0".
     """
 
     id: int = 0
@@ -117,6 +118,7 @@ class ModelRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     checksum: str | None = None
+    license: str | None = None
     quality: dict[str, Any] | None = None
     fingerprint: str | None = None
     warning: str | None = None

@@ -82,6 +82,22 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """Whether a model would go into memory now. Bytes.
+
+    free: as things are. freed: what unloading the present model gives back. present: the id of that model, None
+    where none is loaded. fit: how what is needed goes with both together. on_gpu: it is a GPU's memory.
+    """
+
+    needed: Estimate
+    free: int
+    freed: int
+    present: int | None
+    fit: Fit
+    on_gpu: bool
+
+
+@dataclass(frozen=True, slots=True)
 class JobState:
     """A running job. kind: download, load or unload. progress: percent. stage: an event stage."""
 

@@ -156,3 +156,31 @@ def test_a_load_is_told_what_memory_is_left_and_what_its_settings_ask_for(
 def test_a_switch_that_is_no_switch_is_refused(manager: Manager, two: tuple[ModelRecord, ModelRecord]) -> None:
     with pytest.raises(InvalidRequest, match="fast_cpu is true or false"):
         manager.update(two[0].id, settings={"fast_cpu": "no"})
+
+
+def test_the_room_for_a_model_counts_what_the_present_one_gives_back(
+    manager: Manager, two: tuple[ModelRecord, ModelRecord]
+) -> None:
+    one, other = two
+    room = manager.room(other.id)
+    assert (room.free, room.freed, room.present, room.fit, room.on_gpu) == (8 << 30, 1_000_000, one.id, "ok", False)
+    assert manager.room(other.id, 64).needed.context_length == 64
+    manager.update(other.id, settings={"context_length": 32})
+    assert manager.room(other.id).needed.context_length == 32
+    wait(manager, manager.unload(one.id))
+    assert (manager.room(other.id).freed, manager.room(other.id).present) == (0, None)
+
+
+def test_changed_settings_are_told_until_a_reload(
+    manager: Manager, two: tuple[ModelRecord, ModelRecord], tmp_path: Path
+) -> None:
+    one, other = two
+    manager.update(one.id, settings={"context_length": 100, "generation": {"top_k": 5}})
+    assert not manager.outdated(one.id)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for changed in ({"context_length": 64}, {"context_length": 100, "adapter": str(tmp_path)}):
+        manager.update(one.id, settings=changed)
+        assert manager.outdated(one.id)
+        assert not manager.outdated(other.id)
+    wait(manager, manager.reload(one.id))
+    assert not manager.outdated(one.id)

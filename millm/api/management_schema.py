@@ -21,6 +21,11 @@ SOURCE_FIELDS: dict[Source, tuple[str, tuple[str, ...]]] = {
     Source.URL: ("url", ("repo_id", "local_path", "ollama_name", "revision", "hf_token")),
     Source.OLLAMA: ("ollama_name", ("repo_id", "local_path", "url", "checksum", "revision", "hf_token")),
 }
+SETTINGS = (
+    "`context_length`, `adapter` and `fast_cpu` hold from the next load on; `system_prompt` and `generation` "
+    "(`temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `repetition_penalty`) at once, for every request under "
+    "/v1 that says nothing else"
+)
 Lax = Field(strict=False)  # JSON has no enumerations, so their names are taken as such
 
 
@@ -128,11 +133,13 @@ class QualityBody(_Strict):
 class PatchBody(_Strict):
     """What to change of a record; fields that are left out stay."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "gemma"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "gemma", "settings": {"generation": {"temperature": 0.7}}}]}
+    )
 
     name: str = Field(default_factory=str, description="1-255 letters, digits, '-', '_' or '.'; unique")
     settings: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(
-        default_factory=dict, description="replaces the whole object"
+        default_factory=dict, description="replaces the whole object; " + SETTINGS
     )
     model_type: Annotated[ModelType, Lax] = Field(
         default_factory=lambda: ModelType.LLM, description="what the model is for"

@@ -196,7 +196,8 @@ def show_model(manager: TheManager, name: str) -> Response:
     **examples.documented(examples.CHAT, examples.CHAT_STREAM),
 )
 def chat(manager: TheManager, threads: StreamThreads, body: ChatBody) -> Response:
-    """Whole, or with `stream` as server-sent events. `user`, `metadata`, `safety_identifier` and
+    """Whole, or with `stream` as server-sent events. What is left out, a system message too, is as the model's
+    settings say, and where they say nothing as in OpenAI's API. `user`, `metadata`, `safety_identifier` and
     `prompt_cache_key` are accepted and change nothing."""
     return _answer(manager, threads, body, body.request(), ChatForm(body))
 
@@ -207,8 +208,8 @@ def chat(manager: TheManager, threads: StreamThreads, body: ChatBody) -> Respons
     **examples.documented(examples.TEXT, examples.TEXT_STREAM),
 )
 def complete(manager: TheManager, threads: StreamThreads, body: CompletionBody) -> Response:
-    """Goes on with the text as it stands, without a chat template. Without `max_tokens` it stops after 16, as
-    OpenAI's API does."""
+    """Goes on with the text as it stands, without a chat template. What is left out is as the model's settings say,
+    but for their system prompt. Without `max_tokens` in either it stops after 16, as OpenAI's API does."""
     return _answer(manager, threads, body, body.request(), TextForm(body))
 
 

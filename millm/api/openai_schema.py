@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from millm.api.openai_tools import MAX_TOOLS, ResponseFormat, Tool, ToolCall, ToolChoice
 from millm.engines.base import ChatRequest, Message, Sampling
+from millm.generation import GENERATION
 
 MAX_STOPS = 16
 MAX_PROMPTS = 16
@@ -199,8 +200,13 @@ class Generation(BaseModel):
         """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def unsaid(self) -> frozenset[str]:
+        """What is not given or null, and so is as the model's settings say."""
+        return frozenset(name for name in GENERATION if getattr(self, name) is None)
+
     def sampling(self, max_tokens: int | None, logprobs: int | None) -> Sampling:
-        """How to choose tokens; what is not given or null is OpenAI's default."""
+        """How to choose tokens; what is not given or null is OpenAI's default, for now."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -263,6 +269,7 @@ class ChatBody(Generation):
             tool_choice=self.tool_choice or "auto",
             parallel=self.parallel_tool_calls is not False,
             parsed=True,
+            unsaid=self.unsaid - {"max_tokens" if self.max_completion_tokens else ""},
         )
 
 
@@ -288,6 +295,5 @@ class CompletionBody(Generation):
 
     def request(self) -> ChatRequest:
         """The request as engines take it."""
-        return ChatRequest(
-            prompts=self.prompt, sampling=self.sampling(self.max_tokens or COMPLETION_TOKENS, self.logprobs)
-        )
+        sampling = self.sampling(self.max_tokens or COMPLETION_TOKENS, self.logprobs)
+        return ChatRequest(prompts=self.prompt, sampling=sampling, unsaid=self.unsaid)

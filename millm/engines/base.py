@@ -62,7 +62,8 @@ class ChatRequest:
     schema: JSON text of the JSON schema that every answer follows; None lets the model say what it likes.
     tools: what the model may call, as OpenAI's API describes it. tool_choice: auto, none, required, or the name of
     the one that must be called. parallel: whether several calls may come at once. parsed: whether reasoning and calls
-    are told apart from the answer; otherwise they stand in its text as the model wrote them.
+    are told apart from the answer; otherwise they stand in its text as the model wrote them. unsaid: the fields of
+    `sampling` that the asker left open; the model's settings fill them in before an engine sees the request.
     """
 
     messages: tuple[Message, ...] = ()
@@ -73,6 +74,7 @@ class ChatRequest:
     tool_choice: str = "auto"
     parallel: bool = True
     parsed: bool = False
+    unsaid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ import gradio as gr
 
 from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, explain
 from millm.ui import words
+from millm.ui.memory_picture import memory_picture
 
 if TYPE_CHECKING:
     from millm.manager import Manager
 
 DIALOG = """
 <dialog class="mi-dialog" id="confirm-dialog" aria-labelledby="confirm-title" aria-describedby="confirm-body">
-  <h2 id="confirm-title"></h2><p id="confirm-body"></p>
+  <h2 id="confirm-title"></h2><p id="confirm-body"></p><div id="confirm-more"></div>
   <div class="mi-dialog-buttons">
     <button type="button" class="mi-btn" id="confirm-cancel-btn" autofocus>Cancel</button>
     <button type="button" class="mi-btn is-primary" id="confirm-ok-btn"></button>
@@ -25,15 +26,17 @@ DIALOG = """
   </div>
 </dialog>
 """
-# Questions come from a button's data (delete) or from the server as the `question` property (load anyway).
-# Both reach the page as textContent only. The answer is "ok", "also" (the second way, where there is one) or "".
+# Questions come from a button's data (delete) or from the server as the `question` property (load anyway). Both reach
+# the page as textContent, but for `more`: HTML that only the server sends. The answer is "ok", "also" (the second
+# way, where there is one) or "".
 DIALOG_SCRIPT = """
 const dialog = element.querySelector('dialog');
 const part = (id) => dialog.querySelector('#confirm-' + id);
 let answer = null;
-window.millm.ask = ({ title, body, ok, also, danger }) => new Promise((resolve) => {
+window.millm.ask = ({ title, body, ok, also, danger, more }) => new Promise((resolve) => {
   part('title').textContent = title;
   part('body').textContent = body;
+  part('more').innerHTML = more ?? '';
   part('ok-btn').textContent = ok;
   part('ok-btn').classList.toggle('is-danger', danger && !also);
   part('ok-btn').classList.toggle('is-primary', !also);
@@ -51,8 +54,8 @@ dialog.addEventListener('click', (event) => {
 });
 window.millm.act = (action, model) => trigger('ask_manager', { action, model });
 watch('question', async () => {
-  const { title, body, ok, action, model } = JSON.parse(props.question);
-  if (await window.millm.ask({ title, body, ok, danger: true })) window.millm.act(action, model);
+  const { title, body, ok, action, model, more } = JSON.parse(props.question);
+  if (await window.millm.ask({ title, body, ok, more, danger: true })) window.millm.act(action, model);
 });
 """
 
@@ -96,6 +99,10 @@ def _unload(manager: "Manager", model_id: int) -> None:
     manager.unload(model_id)
 
 
+def _reload(manager: "Manager", model_id: int) -> None:
+    manager.reload(model_id)
+
+
 def _cancel(manager: "Manager", model_id: int) -> None:
     manager.cancel(model_id)
 
@@ -122,6 +129,10 @@ def _delete_everywhere(manager: "Manager", model_id: int) -> None:
     done(f"{name} deleted, from Ollama too")
 
 
+def _saved(manager: "Manager", model_id: int) -> None:
+    done(f"{manager.record(model_id).name}: settings saved")
+
+
 def _guide(manager: "Manager", _: int) -> None:
     manager.add_guide()
 
@@ -146,11 +157,13 @@ COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
     "load": _load,
     "load-anyway": _load_anyway,
     "unload": _unload,
+    "reload": _reload,
     "cancel": _cancel,
     "start": _start,
     "retry": _retry,
     "delete": _delete,
     "delete-everywhere": _delete_everywhere,
+    "saved": _saved,
     "guide": _guide,
     "clean": _clean,
     "compare": _compare,
@@ -171,7 +184,7 @@ def act(manager: "Manager", action: object, model_id: object) -> str | None:
         try:
             command(manager, number)
         except InsufficientMemory as short:
-            return load_anyway_question(manager.record(number).name, number, short.message)
+            return load_anyway_question(manager.record(number).name, number, short.message, _room(manager, number))
     return None
 
 
@@ -201,14 +214,20 @@ def verify(manager: "Manager", model_id: object) -> Iterator[None]:
             done(words.verified(now))
 
 
-def load_anyway_question(name: str, model_id: int, message: str) -> str:
-    """The question whether to load a model for which memory seems short, as JSON for the dialog.
+def _room(manager: "Manager", model_id: int) -> str:
+    room = manager.room(model_id)
+    return memory_picture(room, manager.record(room.present).name if room.present else "")
+
+
+def load_anyway_question(name: str, model_id: int, message: str, more: str = "") -> str:
+    """The question whether to load a model for which memory seems short, as JSON for the dialog. more: HTML.
 
     `asked` makes each question differ from the one before it, or the page would not see it.
     """
     question = {
         "title": f"Load {name}?",
         "body": message,
+        "more": more,
         "ok": "Load anyway",
         "action": "load-anyway",
         "model": model_id,

@@ -7,11 +7,13 @@ from millm.events import Event, Stage
 from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
 from millm.ui import words
 from millm.ui.icons import icon
-from millm.ui.quality_table import quality_table
+from millm.ui.quality_table import summary
 
 if TYPE_CHECKING:
     from millm.manager import Manager
 
+DRAWERS = {"settings": ("Settings", "sliders"), "details": ("Details", "info")}
+LOADING = {"Make room": Stage.UNLOADING_PREVIOUS, "Load weights": Stage.LOADING_WEIGHTS, "Warm up": Stage.WARMING_UP}
 MOVING = (Status.QUEUED, Status.DOWNLOADING, Status.LOADING)
 
 
@@ -38,6 +40,18 @@ def button(action: str, record: ModelRecord, text: str, icon_name: str, kind: st
     )
 
 
+def drawer_button(kind: str, record: ModelRecord, **extra: str) -> str:
+    """A button that opens the sheet at the side. kind: details or settings. extra: see `button`."""
+    text, icon_name = DRAWERS[kind]
+    attributes = {"id": f"{kind}-btn-{record.id}", **extra}
+    written = f'id="{attributes["id"]}" ' if attributes["id"] else ""
+    return (
+        f'<button type="button" class="mi-btn is-quiet" data-drawer="{kind}" data-model="{record.id}" {written}'
+        f'aria-haspopup="dialog" aria-label="{text} of {escape(record.name)}" title="{text}">'
+        f"{icon(icon_name)}<span>{text}</span></button>"
+    )
+
+
 def delete_button(record: ModelRecord, frees: int) -> str:
     """The Delete button with the question it asks first. frees: bytes."""
     ways = {"data_ok": "Delete model"}
@@ -49,7 +63,7 @@ def delete_button(record: ModelRecord, frees: int) -> str:
         record,
         "Delete",
         "trash",
-        "is-quiet is-danger",
+        "is-quiet is-danger is-icon",
         data_question=f"Delete {record.name}?",
         data_body=words.freed(record, frees),
         **ways,
@@ -90,23 +104,25 @@ def kept(record: ModelRecord) -> str:
     return f'<p class="mi-kept">{escape(said)}</p>' if said else ""
 
 
-def actions(record: ModelRecord, event: Event | None, frees: int) -> str:
-    """The buttons that apply to a model as it is now. event: the newest one of the job on it."""
+def actions(record: ModelRecord, event: Event | None, frees: int, outdated: bool = False) -> str:
+    """The buttons that apply to a model as it is now. event: the newest one of its job. outdated: see `card`."""
     if record.status in MOVING:
         return button("cancel", record, "Cancel", "stop")
     if event is not None:  # its files are being checked, or it is being unloaded
         return button("cancel", record, "Cancel", "stop") if record.status is Status.READY else ""
+    more = drawer_button("settings", record) + drawer_button("details", record) + copy_button(record)
     if record.status is Status.LOADED:
-        return button("unload", record, "Unload", "eject") + copy_button(record)
+        again = button("reload", record, "Reload", "retry") if outdated else ""
+        return button("unload", record, "Unload", "eject") + again + more
     first = {
         Status.AVAILABLE: button("start", record, "Download", "download", "is-primary"),
         Status.ERROR: button("retry", record, "Retry", "retry"),
     }.get(record.status, "")
     if record.status is Status.READY:
-        first = use_button(record) + activate_button(record) + verify_button(record) + compare_button(record)
+        first = use_button(record) + activate_button(record)
     if record.damaged:
         first = button("retry", record, "Repair", "retry", "is-primary") + verify_button(record)
-    return first + copy_button(record) + delete_button(record, frees)
+    return first + more + delete_button(record, frees)
 
 
 def use_button(record: ModelRecord, **extra: str) -> str:
@@ -166,15 +182,38 @@ def source_line(record: ModelRecord) -> str:
     return f'<p class="mi-origin" title="{text}"><span class="mi-hidden">{kind}: </span><code>{text}</code></p>'
 
 
-def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str:
-    """A model in the list. event: the newest event of the job on it. frees: bytes that deleting it frees."""
+def stages(record: ModelRecord, event: Event) -> str:
+    """The steps of a load, and which one it is at; "" for other jobs."""
+    if record.status is not Status.LOADING:
+        return ""
+    stage = Stage.LOADING_WEIGHTS if event.stage in (Stage.MOVING_TO_GPU, Stage.QUANTIZING) else event.stage
+    order = list(LOADING.values())
+    at = order.index(stage) if stage in order else -1
+    steps = "".join(
+        f'<li class="is-now" aria-current="step">{name}</li>'
+        if place == at
+        else f'<li class="{"is-done" if place < at else ""}">{name}</li>'
+        for place, name in enumerate(LOADING)
+    )
+    return f'<ol class="mi-stages" aria-label="Steps of loading">{steps}</ol>'
+
+
+def card(
+    record: ModelRecord, event: Event | None = None, frees: int = 0, leaving: str = "", outdated: bool = False
+) -> str:
+    """A model in the list. event: the newest event of the job on it. frees: bytes that deleting it frees.
+
+    leaving: a sentence about why the loaded model is about to go. outdated: whether a reload would change it.
+    """
     extra = ""
     if event is not None:
-        extra = progress(record, event)
+        extra = progress(record, event) + stages(record, event)
     elif record.error_message:
         extra = note(record.error_message) + kept(record)
     extra += note(record.warning, "is-warning") if record.warning else ""
-    extra += quality_table(record)
+    extra += f'<p class="mi-small">{escape(summary(record.quality))}</p>' if record.quality else ""
+    extra += note(leaving, "is-warning") if leaving else ""
+    extra += note("Its settings have changed. A reload puts them into effect.", "is-plain") if outdated else ""
     code = '<li class="is-warning">runs its own code</li>' if record.trust_remote_code else ""
     head = heading(record, f"model-status-{record.id}")
     return (
@@ -183,7 +222,7 @@ def card(record: ModelRecord, event: Event | None = None, frees: int = 0) -> str
         f"{head}{source_line(record)}"
         f'<ul class="mi-facts"><li>{escape(words.facts(record))}</li>'
         f"<li>{escape(words.more_facts(record))}</li>{code}</ul>"
-        f'{extra}<div class="mi-actions">{actions(record, event, frees)}</div></article>'
+        f'{extra}<div class="mi-actions">{"" if leaving else actions(record, event, frees, outdated)}</div></article>'
     )
 
 

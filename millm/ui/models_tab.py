@@ -1,15 +1,17 @@
-"""The tab that lists what is there: filters, storage, and a card for each model."""
+"""The tab that lists what is there: filters, order, storage, and a card for each model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from millm.events import Stage
 from millm.records import ModelRecord, ModelType, Status
 from millm.ui import words
 from millm.ui.cards import card, empty, newest_event, note, page_head
 from millm.ui.icons import icon
+from millm.ui.storage_picture import storage_picture
 from millm.ui.wiring import html
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ STATUSES = {
     "In progress": frozenset({Status.QUEUED, Status.DOWNLOADING, Status.LOADING}),
     "Error": frozenset({Status.ERROR}),
 }
+NEWEST = "Newest first"
+SORTS: dict[str, Callable[[ModelRecord], tuple[float, str]] | None] = {
+    NEWEST: None,  # as the manager gives them
+    "Name": lambda record: (0.0, record.name.casefold()),
+    "Size on disk": lambda record: (-(record.disk_size_mb or 0.0), record.name.casefold()),
+    "Memory": lambda record: (-(record.estimated_memory_mb or 0.0), record.name.casefold()),
+}
 TYPES = {"All types": None, **{word: kind for kind, word in words.MODEL_TYPE.items()}}
 
 
@@ -33,6 +42,7 @@ class Filters:
     search: str = ""
     status: str = ALL
     model_type: str = "All types"
+    sort: str = NEWEST
 
     @property
     def statuses(self) -> frozenset[Status]:
@@ -47,9 +57,9 @@ class Filters:
 
 @dataclass(frozen=True)
 class ModelsTab:
-    """The parts of the tab that other rooms wire up. filters: search, status, type."""
+    """The parts of the tab that other rooms wire up. filters: search, status, type, order."""
 
-    filters: tuple[gr.Textbox, gr.Radio, gr.Dropdown]
+    filters: tuple[gr.Textbox, gr.Radio, gr.Dropdown, gr.Dropdown]
     storage: gr.HTML
     cards: gr.HTML
 
@@ -87,63 +97,65 @@ def build() -> ModelsTab:
             min_width=140,
             elem_id="filter-type",
         )
+        order = gr.Dropdown(
+            list(SORTS),
+            value=NEWEST,
+            label="Order",
+            show_label=False,
+            filterable=False,
+            scale=1,
+            min_width=150,
+            elem_id="sort",
+        )
     storage = html(elem_id="storage-summary")
     cards = html(elem_id="models-list")
-    return ModelsTab((search, status, kind), storage, cards)
+    return ModelsTab((search, status, kind, order), storage, cards)
 
 
 def draw_storage(manager: "Manager", filters: Filters) -> str:
     """How many models there are and where the disk goes."""
-    storage, shown, total = manager.storage(), len(chosen(manager, filters)), len(manager.records())
-    parts = [
-        words.several(total, "model") if shown == total else f"{shown} of {words.several(total, 'model')}",
-        f"{words.size(storage.total_bytes)} on disk",
-        f"{words.size(storage.free_bytes)} free",
-    ]
-    if storage.staging_bytes:
-        parts.append(f"{words.size(storage.staging_bytes)} unfinished")
-    left_over = _left_over(storage.orphans) + (_guide() if manager.lacks_guide else "")
-    return f'<p class="mi-summary" aria-live="polite">{" · ".join(parts)}{_by_type(storage.by_type)}</p>{left_over}'
+    picture = storage_picture(manager.storage(), manager.records(), len(chosen(manager, filters)))
+    return picture + (_guide() if manager.lacks_guide else "")
 
 
 def draw_cards(manager: "Manager", filters: Filters) -> str:
-    """Every model that the filters let through, newest first."""
+    """Every model that the filters let through, in the order that is asked for."""
     problems = "".join(note(sentence) for sentence in manager.system().problems)
     shown = chosen(manager, filters)
     if not shown:
         return problems + _nothing(bool(manager.records()))
     frees = manager.storage().models
-    cards = (card(record, newest_event(manager, record), frees.get(record.id, 0)) for record in shown)
+    leaving = _leaving(manager)
+    cards = (
+        card(
+            record,
+            newest_event(manager, record),
+            frees.get(record.id, 0),
+            leaving.get(record.id, ""),
+            record.status is Status.LOADED and manager.outdated(record.id),
+        )
+        for record in shown
+    )
     return f'{problems}<div class="mi-list">{"".join(cards)}</div>'
 
 
 def chosen(manager: "Manager", filters: Filters) -> list[ModelRecord]:
-    """The records that the filters let through."""
+    """The records that the filters let through, in the order that is asked for."""
     found = manager.records(model_type=filters.kind, q=filters.search.strip())
-    return [record for record in found if record.status in filters.statuses]
+    shown = [record for record in found if record.status in filters.statuses]
+    order = SORTS.get(filters.sort)
+    return sorted(shown, key=order) if order else shown
 
 
-def _by_type(used: dict[str, int]) -> str:
-    """Where the disk goes by type, where there is more than one."""
-    if len(used) < 2:
-        return ""
-    named = (f"{words.MODEL_TYPE[ModelType(kind)]} {words.size(count)}" for kind, count in sorted(used.items()))
-    return f"<span>{' · '.join(named)}</span>"
-
-
-def _left_over(orphans: dict[str, int]) -> str:
-    """What belongs to no model, with a button that removes it."""
-    if not orphans:
-        return ""
-    size = words.size(sum(orphans.values()))
-    named = "\n".join(orphans)
-    question = f"Remove {words.several(len(orphans), 'left-over')}?"
-    return (
-        f'<p class="mi-left-over"><span title="{escape(named)}">{size} belong to no model.</span>'
-        f'<button type="button" class="mi-btn is-quiet is-danger" id="clean-btn" data-act="clean" data-model="0" '
-        f'data-question="{question}" data-body="{escape(named)}" data-ok="Remove">{icon("trash")}'
-        "<span>Remove left-overs</span></button></p>"
-    )
+def _leaving(manager: "Manager") -> dict[int, str]:
+    """The loaded model and why it is about to go, while another one takes its place."""
+    loaded = manager.loaded()
+    for coming in manager.records(status=Status.LOADING):
+        event = newest_event(manager, coming)
+        if loaded and event and event.stage is Stage.UNLOADING_PREVIOUS:
+            pending = f" {words.several(event.pending, 'request')} still being answered." if event.pending else ""
+            return {loaded.id: f"Makes room for {coming.name}.{pending}"}
+    return {}
 
 
 def _guide() -> str:

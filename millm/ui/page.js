@@ -27,7 +27,8 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {  // no clipboard on plain http from another machine
-      const area = document.body.appendChild(Object.assign(document.createElement('textarea'), { value: text }));
+      const area = Object.assign(document.createElement('textarea'), { value: text });
+      (button.closest('dialog') ?? document.body).append(area);  // nothing outside an open dialog can be selected
       area.select();
       document.execCommand('copy');
       area.remove();

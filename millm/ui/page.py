@@ -8,7 +8,7 @@ import gradio as gr
 
 from millm.errors import explain
 from millm.records import Status
-from millm.ui import actions, download_tab, models_tab, playground_tab, status_bar
+from millm.ui import actions, download_tab, drawer, models_tab, playground_tab, status_bar
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -39,13 +39,14 @@ class Live:
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
 
-    def draw(self, search: str, status: str, kind: str) -> tuple[Any, ...]:
-        """Status bar, downloads, storage, cards, notice of the playground, stamp."""
+    def draw(self, *filters: str) -> tuple[Any, ...]:
+        """Status bar, downloads, storage, cards, notice of the playground, stamp. filters: as in `Filters`."""
         version, bar = self._manager.version, self._bar()
-        return (bar, *self._parts(Filters(search, status, kind)), _stamp(version, bar))
+        return (bar, *self._parts(Filters(*filters)), _stamp(version, bar))
 
-    def poll(self, search: str, status: str, kind: str, stamp: str) -> tuple[Any, ...]:
-        """The same, where what the page shows is out of date."""
+    def poll(self, *shown: str) -> tuple[Any, ...]:
+        """The same, where what the page shows is out of date. shown: the filters, and the stamp last."""
+        *filters, stamp = shown
         try:
             version, bar = self._manager.version, self._bar()
             fresh = _stamp(version, bar)
@@ -53,22 +54,22 @@ class Live:
                 return (gr.skip(),) * 6
             if stamp.split(" ")[0] == str(version):
                 return (bar, *(gr.skip(),) * 4, fresh)
-            return (bar, *self._parts(Filters(search, status, kind)), fresh)
+            return (bar, *self._parts(Filters(*filters)), fresh)
         except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured; the next tick draws)
             explain(error)
             return (gr.skip(),) * 6
 
-    def filter(self, search: str, status: str, kind: str) -> tuple[str, str]:
+    def filter(self, *filters: str) -> tuple[str, str]:
         """Storage and the cards that the filters let through."""
-        filters = Filters(search, status, kind)
-        return models_tab.draw_storage(self._manager, filters), models_tab.draw_cards(self._manager, filters)
+        wanted = Filters(*filters)
+        return models_tab.draw_storage(self._manager, wanted), models_tab.draw_cards(self._manager, wanted)
 
-    def act(self, event: gr.EventData, search: str, status: str, kind: str) -> Iterator[tuple[Any, ...]]:
+    def act(self, event: gr.EventData, *filters: str) -> Iterator[tuple[Any, ...]]:
         """Carries out what a button asked, and draws what came of it; tells how a check of files ended."""
         action, model = getattr(event, "action", None), getattr(event, "model", None)
         if action != "verify":
             question = actions.act(self._manager, action, model)
-            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(search, status, kind))
+            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(*filters))
             return
         for _ in actions.verify(self._manager, model):
             yield (gr.skip(),) * 7  # the timer draws the progress
@@ -98,6 +99,7 @@ def build(manager: "Manager") -> gr.Blocks:
         html(BRAND, "brand")
         bar = status_bar.build()
         dialog = actions.build_dialog()
+        drawer.build(manager)
         # a hidden text, not gr.State: that would hold one of the browser's six connections for every open page
         stamp = gr.Textbox("", visible=False)
         with gr.Tabs(elem_id="nav", overflow_behavior="wrap"):
@@ -119,9 +121,8 @@ def _wire(live: Live, page: gr.Blocks, dialog: gr.HTML, models: models_tab.Model
     filters = list(models.filters)
     gr.Timer(POLL_S).tick(live.poll, [*filters, shown[-1]], shown, queue=False, **QUIET)
     page.load(live.draw, filters, shown, queue=False, **QUIET)
-    search, status, kind = models.filters
     gr.on(
-        [search.change, status.change, kind.change],
+        [each.change for each in models.filters],
         live.filter,
         filters,
         [models.storage, models.cards],

@@ -19,7 +19,7 @@ def quality_table(record: ModelRecord) -> str:
         for (name, own), (_, other) in zip(_figures(model), _figures(reference), strict=True)
     )
     return (
-        f'<details class="mi-parts mi-quality"><summary>{escape(_summary(found))}</summary>'
+        f'<details class="mi-parts mi-quality" id="quality-{record.id}"><summary>{escape(summary(found))}</summary>'
         f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         f"<p>{escape(_apart(found))}</p></details>"
     )
@@ -33,7 +33,8 @@ def _figures(reading: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _summary(found: dict[str, Any]) -> str:
+def summary(found: dict[str, Any]) -> str:
+    """The one figure that says most: how often the next token is the same."""
     same = 100 * found["top1_agreement"]
     return f"Quality: {same:.0f}% of next tokens as in {found['reference']['quantization']}"
 

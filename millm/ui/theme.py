@@ -7,7 +7,7 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "playground.css")
+SHEETS = ("theme.css", "cards.css", "models.css", "playground.css")
 ICONS = {  # element id: icon
     "tab-download-button": "download",
     "tab-models-button": "models",

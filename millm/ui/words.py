@@ -156,13 +156,13 @@ def more_facts(record: ModelRecord) -> str:
     if record.context_length:
         parts.append(f"{tokens(record.context_length)} context")
     if record.measured_memory_mb:
-        parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights measured{_against_estimate(record)}")
+        parts.append(f"{size_of_mb(record.measured_memory_mb)} of weights measured{against_estimate(record)}")
     if record.batching is not None:
         parts.append("answers requests together" if record.batching else "answers requests in turn")
     return " • ".join(parts)
 
 
-def _against_estimate(record: ModelRecord) -> str:
+def against_estimate(record: ModelRecord) -> str:
     """How far the measured weights are from what was estimated: ", as estimated", ", 3% more than estimated"."""
     if not record.estimated_weights_mb or not record.measured_memory_mb:
         return ""

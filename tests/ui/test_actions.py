@@ -50,12 +50,23 @@ def test_load_unload_and_delete(manager: Manager) -> None:
     assert manager.records() == []
 
 
+def test_a_reload_takes_the_settings_as_they_are(manager: Manager) -> None:
+    record = ready(manager, "tiny")
+    act(manager, "load", record.id)
+    settle(manager, record)
+    manager.update(record.id, settings={"context_length": 64})
+    act(manager, "reload", record.id)
+    settle(manager, record)
+    assert not manager.outdated(record.id)
+
+
 def test_too_little_memory_asks_and_then_goes_on(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, free_memory=1000)
     record = ready(manager, "tiny")
     question = json.loads(act(manager, "load", record.id) or "")
     assert question["body"].startswith("Warning: Model requires ~")
     assert (question["action"], question["model"], question["ok"]) == ("load-anyway", record.id, "Load anyway")
+    assert "Does not fit" in question["more"]
     assert manager.record(record.id).status == "ready"
     again = json.loads(act(manager, "load", record.id) or "")
     assert again != question, "the page shows a question only if it differs from the one before"
@@ -81,6 +92,11 @@ def test_a_model_can_be_deleted_where_it_came_from_too(manager: Manager, capsys:
     act(manager, "delete-everywhere", record.id)
     assert "tiny deleted, from Ollama too" in capsys.readouterr().out
     assert manager.records() == []
+
+
+def test_saved_settings_are_said(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:
+    act(manager, "saved", ready(manager, "tiny").id)
+    assert "tiny: settings saved" in capsys.readouterr().out
 
 
 def test_a_check_of_files_says_how_it_ended(manager: Manager, capsys: pytest.CaptureFixture[str]) -> None:

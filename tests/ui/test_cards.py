@@ -6,8 +6,9 @@ import pytest
 
 from millm.events import Event, Stage
 from millm.records import ModelRecord, ModelType, Source, Status
-from millm.ui.cards import bar, card, empty
+from millm.ui.cards import bar, card, empty, verify_button
 
+SHEETS = ("settings", "details")
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 
 
@@ -22,13 +23,13 @@ def buttons(html: str) -> set[str]:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (Status.AVAILABLE, {"start", "delete"}),
+        (Status.AVAILABLE, {"start", "delete", *SHEETS}),
         (Status.QUEUED, {"cancel"}),
         (Status.DOWNLOADING, {"cancel"}),
-        (Status.READY, {"load", "delete"}),
+        (Status.READY, {"load", "delete", *SHEETS}),
         (Status.LOADING, {"cancel"}),
-        (Status.LOADED, {"unload"}),
-        (Status.ERROR, {"retry", "delete"}),
+        (Status.LOADED, {"unload", *SHEETS}),
+        (Status.ERROR, {"retry", "delete", *SHEETS}),
     ],
 )
 def test_a_card_offers_what_its_state_allows(status: Status, expected: set[str]) -> None:
@@ -51,21 +52,21 @@ def test_a_model_that_is_being_unloaded_cannot_be_unloaded_again() -> None:
 
 def test_a_type_that_is_not_served_here_has_no_load_button() -> None:
     record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.MUSIC)
-    assert buttons(card(record)) == {"activate", "delete"}
+    assert buttons(card(record)) == {"activate", "delete", *SHEETS}
 
 
 def test_an_embedding_model_is_loaded_here_or_activated_for_others() -> None:
     record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.EMBEDDING)
-    assert buttons(card(record)) == {"load", "activate", "delete"}
-    assert buttons(card(record.with_(active=True))) == {"load", "deactivate", "delete"}
-    assert buttons(card(record.with_(status=Status.LOADED))) == {"unload"}
+    assert buttons(card(record)) == {"load", "activate", "delete", *SHEETS}
+    assert buttons(card(record.with_(active=True))) == {"load", "deactivate", "delete", *SHEETS}
+    assert buttons(card(record.with_(status=Status.LOADED))) == {"unload", *SHEETS}
 
 
 def test_other_types_are_activated_one_at_a_time_of_each() -> None:
     record = ModelRecord(id=7, status=Status.READY, model_type=ModelType.MUSIC)
     assert ">Active<" not in card(record)
     active = card(record.with_(active=True))
-    assert buttons(active) == {"deactivate", "delete"}
+    assert buttons(active) == {"deactivate", "delete", *SHEETS}
     assert ">Ready</span>" in active
     assert ">Active</span>" in active
 
@@ -76,8 +77,31 @@ def test_other_types_are_activated_one_at_a_time_of_each() -> None:
 )
 def test_files_that_miLLM_keeps_can_be_verified(source: Source, there: bool) -> None:
     record = ModelRecord(id=7, status=Status.READY, source=source, cache_path="/cache/m")
-    assert ("verify" in buttons(card(record))) is there
-    assert "verify" not in buttons(card(record.with_(status=Status.LOADED)))
+    assert bool(verify_button(record)) is there
+    assert not verify_button(record.with_(cache_path=None))
+
+
+def test_a_load_shows_its_steps_and_where_it_is() -> None:
+    record = ModelRecord(id=7, name="m", status=Status.LOADING)
+    html = card(record, Event(Stage.LOADING_WEIGHTS, 40))
+    assert html.index("Make room</li>") < html.index("Load weights</li>") < html.index("Warm up</li>")
+    assert '<li class="is-done">Make room' in html
+    assert '<li class="is-now" aria-current="step">Load weights' in html
+    assert 'aria-current="step">Load weights' in card(record, Event(Stage.MOVING_TO_GPU, 90))
+    assert "aria-current" not in card(record, Event(Stage.QUEUED))
+    assert "mi-stages" not in card(record.with_(status=Status.DOWNLOADING), Event(Stage.DOWNLOADING, 5))
+
+
+def test_changed_settings_offer_a_reload() -> None:
+    html = card(ModelRecord(id=7, name="m", status=Status.LOADED), outdated=True)
+    assert "Its settings have changed." in html
+    assert buttons(html) == {"unload", "reload", *SHEETS}
+
+
+def test_a_model_that_makes_room_says_for_whom_and_offers_nothing() -> None:
+    html = card(ModelRecord(id=7, name="old", status=Status.LOADED), leaving="Makes room for <new>.")
+    assert "Makes room for &lt;new&gt;." in html
+    assert buttons(html) == set()
 
 
 def test_a_check_of_files_shows_its_progress_and_can_be_cancelled() -> None:
@@ -118,7 +142,7 @@ def test_a_bar_stays_within_its_bounds(percent: float, shown: str) -> None:
 def test_an_error_is_shown_also_on_a_model_that_is_ready() -> None:
     record = ModelRecord(id=7, status=Status.READY, error_message="Out of memory loading model.")
     assert "Out of memory loading model." in card(record)
-    assert buttons(card(record)) == {"load", "delete"}
+    assert buttons(card(record)) == {"load", "delete", *SHEETS}
 
 
 def test_delete_asks_first_and_says_how_many_bytes_go() -> None:

@@ -26,7 +26,7 @@ ALL = ("", "All", "All types")
 IDS = """tab-download tab-models tab-playground status-bar
     source-select repo-input path-input quant-select token-input trust-checkbox name-input preview-btn download-btn
     lookup-cancel-btn
-    preview-card models-list filter-status filter-type search storage-summary
+    preview-card models-list filter-status filter-type sort search storage-summary
     url-input checksum-input ollama-input revision-input type-select catalog
     chat-input chat-log send-btn stop-btn system-prompt temperature max-tokens top-p top-k seed"""
 

@@ -1,12 +1,14 @@
 """The list of models: filters, counts, empty places."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeOpener, make_manager
 
+from millm.engines.base import ChatRequest, Message
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Source
 from millm.sources.base import Origin
@@ -14,7 +16,14 @@ from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
-from millm.ui.models_tab import Filters, draw_cards, draw_storage  # noqa: E402
+from millm.ui.models_tab import Filters, chosen, draw_cards, draw_storage  # noqa: E402
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def add(manager: Manager, name: str, **origin: Any) -> ModelRecord:
@@ -63,6 +72,36 @@ def test_filters_by_search_status_and_type(manager: Manager) -> None:
     assert shown(Filters(status="nonsense", model_type="nonsense")) == ["chatty", "song"]
     assert "1 of 2 models" in draw_storage(manager, Filters(status="Loaded"))
     assert "No model matches" in draw_cards(manager, Filters(search="nothing like this"))
+
+
+def test_the_order_is_as_asked(manager: Manager) -> None:
+    for name, disk, memory in (("beta", 5.0, 1.0), ("Alpha", 9.0, 3.0), ("gamma", 7.0, 2.0)):
+        record = add(manager, name)
+        manager.update(record.id, disk_size_mb=disk, estimated_memory_mb=memory)
+
+    def shown(sort: str) -> list[str]:
+        return [record.name for record in chosen(manager, Filters(sort=sort))]
+
+    assert shown("Newest first") == shown("nonsense") == ["gamma", "Alpha", "beta"]
+    assert shown("Name") == ["Alpha", "beta", "gamma"]
+    assert shown("Size on disk") == ["Alpha", "gamma", "beta"]
+    assert shown("Memory") == ["Alpha", "gamma", "beta"]
+
+
+def test_the_loaded_model_says_that_it_makes_room(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.1))
+    old, new = add(manager, "old"), add(manager, "new")
+    manager.load(old.id)
+    job = manager.job(old.id)
+    assert job is None or job.wait(5)
+    answer = manager.chat(ChatRequest((Message("user", "a long story of many words"),)))
+    manager.load(new.id)
+    until(lambda: "Makes room for new. 1 request still being answered." in draw_cards(manager, Filters()))
+    assert "Waiting for 1 pending requests to complete..." in draw_cards(manager, Filters())
+    manager.cancel(new.id)
+    assert "Makes room" not in draw_cards(manager, Filters())
+    answer.cancel()
+    manager.close(1)
 
 
 def test_the_disk_is_told_by_type_where_there_is_more_than_one(manager: Manager) -> None:

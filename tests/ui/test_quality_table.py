@@ -2,8 +2,10 @@
 
 import re
 
+from millm.details import Details
 from millm.records import ModelRecord, Quantization, Source, Status
-from millm.ui.cards import card
+from millm.ui.cards import card, compare_button
+from millm.ui.details_sheet import details_sheet
 from millm.ui.quality_table import quality_table
 
 MEASURED = {
@@ -27,8 +29,12 @@ def test_both_forms_stand_side_by_side() -> None:
 
 
 def test_only_what_is_quantized_here_can_be_measured() -> None:
-    assert "compare-btn-3" in card(RECORD)
-    assert "compare-btn" not in card(RECORD.with_(quantization=Quantization.FP16))
-    assert "mi-quality" in card(RECORD)
-    assert "mi-quality" not in card(RECORD.with_(quality=None))
-    assert "compare-btn" not in card(RECORD.with_(source=Source.OLLAMA, quantization=Quantization.FP16))
+    assert "compare-btn-3" in compare_button(RECORD)
+    assert compare_button(RECORD.with_(quantization=Quantization.FP16)) == ""
+    assert compare_button(RECORD.with_(source=Source.OLLAMA, quantization=Quantization.FP16)) == ""
+
+
+def test_the_card_says_the_one_figure_and_the_details_all_of_them() -> None:
+    assert "Quality: 95% of next tokens as in FP16" in card(RECORD)
+    assert "Quality:" not in card(RECORD.with_(quality=None))
+    assert "mi-quality" in details_sheet(RECORD, Details())

@@ -1,0 +1,216 @@
+"""The Models tab in a real browser: order, storage, details, settings, and what a load shows on its way."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from api.serving import serving
+from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+
+from millm.api import GuardPolicy, create_app
+from millm.engines.base import ChatRequest, Message
+from millm.manager import Manager
+from millm.records import ModelRecord, Source
+from millm.sources.base import Origin
+from millm.ui import mount
+
+playwright_api = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from test_page import DESK, PHONE, SOON, browser, open_tab  # noqa: E402, F401
+
+pytestmark = pytest.mark.slow
+EVIL = "</textarea><img src=x onerror=alert(1)>"
+FIT = "document.documentElement.scrollWidth <= innerWidth"
+SMALL = """[...document.querySelectorAll('#model-drawer button, #model-drawer input')]
+    .filter((each) => each.checkVisibility() && each.getBoundingClientRect().height < 43.5).map((each) => each.id)"""
+
+
+@pytest.fixture
+def opener() -> FakeOpener:
+    return FakeOpener()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, opener: FakeOpener) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, FakeFetcher(written=json.dumps(CONFIG)), opener, drain_s=20)
+    yield manager
+    manager.close(1)
+
+
+@pytest.fixture
+def url(manager: Manager) -> Iterator[str]:
+    with serving(mount(create_app(manager, GuardPolicy()), manager)) as address:
+        yield address
+
+
+@pytest.fixture
+def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:  # noqa: F811
+    """Opens the Models tab in pages that must not fail."""
+    contexts, wrong = [], []
+
+    def open_one(size: dict[str, int] = DESK) -> Page:
+        contexts.append(browser.new_context(viewport=size))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url)
+        expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
+        open_tab(page, "models")
+        expect(page.locator(".model-card").first).to_be_visible(timeout=SOON)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def add(manager: Manager, name: str) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    return manager.record(record.id)
+
+
+def load(manager: Manager, record: ModelRecord) -> None:
+    manager.load(record.id)
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+
+
+def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[..., Page], url: str) -> None:
+    for name in ("beta", "alpha"):
+        add(manager, name)
+    page = show()
+    names = page.locator(".model-card h2")
+    expect(names).to_have_text(["alpha", "beta"])
+    page.locator("#sort input").click()
+    page.get_by_role("option", name="Name").click()
+    manager.update(1, name="zeta")
+    expect(names).to_have_text(["alpha", "zeta"], timeout=SOON)
+    expect(page.locator("#storage-summary .mi-legend")).to_contain_text("Free")
+    assert "zeta" in str(page.locator("#storage-summary [role=img]").get_attribute("aria-label"))
+
+    opened = page.locator("#details-btn-1")
+    opened.focus()
+    page.keyboard.press("Enter")
+    sheet = page.locator("#model-drawer")
+    expect(sheet).to_be_visible(timeout=SOON)
+    expect(page.locator("#drawer-title")).to_be_focused()
+    expect(sheet).to_contain_text("LlamaForCausalLM")
+    expect(sheet.locator(".mi-room")).to_contain_text("Fits", timeout=SOON)
+    expect(sheet.locator(".mi-files")).to_contain_text("model.safetensors")
+    httpx.patch(f"{url}/api/models/1", json={"name": "eta"}).raise_for_status()
+    expect(page.locator("#drawer-title")).to_have_text("eta", timeout=SOON)
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    expect(opened).to_be_focused()
+    opened.click()
+    sheet.locator("[data-act=load]").click()
+    expect(sheet).to_be_hidden()
+    expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+
+
+def test_settings_say_what_is_wrong_and_are_obeyed(
+    manager: Manager, opener: FakeOpener, show: Callable[..., Page], url: str
+) -> None:
+    record = add(manager, "tiny")
+    manager.update(record.id, settings={"fast_cpu": False, "system_prompt": EVIL})
+    load(manager, record)
+    page, sheet = show(), "#model-drawer"
+    page.locator("#settings-btn-1").click()
+    expect(page.locator("#set-system_prompt")).to_have_value(EVIL, timeout=SOON)
+    page.locator("#set-temperature").fill("5")
+    page.locator("#set-top_k").fill("1")
+    page.locator("#settings-save-btn").click()
+    expect(page.locator("#set-temperature-fault")).to_have_text("Temperature is a number from 0 to 2.", timeout=SOON)
+    expect(page.locator("#set-temperature")).to_be_focused()
+    expect(page.locator("#set-temperature")).to_have_attribute("aria-invalid", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator("#confirm-dialog")).to_contain_text("Discard your changes?")
+    page.locator("#confirm-cancel-btn").click()
+    expect(page.locator(sheet)).to_be_visible()
+    page.locator("#set-temperature").fill("0")
+    page.locator("#set-max_tokens").fill("2")
+    page.locator("#set-system_prompt").fill("Be brief.")
+    expect(page.locator("#settings-reload-btn")).to_be_hidden()
+    page.locator("#set-context_length").fill("64")
+    expect(page.locator(f"{sheet} .mi-room")).to_contain_text("Cache for 64 tokens", timeout=SOON)
+    expect(page.locator("#settings-later")).to_be_visible()
+    page.locator("#settings-reload-btn").click()
+    expect(page.locator(sheet)).to_be_hidden(timeout=SOON)
+    expect(page.get_by_text("settings saved").first).to_be_visible(timeout=SOON)
+    expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+    assert manager.record(1).settings == {
+        "fast_cpu": False,
+        "context_length": 64,
+        "generation": {"temperature": 0, "top_k": 1, "max_tokens": 2},
+        "system_prompt": "Be brief.",
+    }
+    assert opener.asked[-1].context_length == 64
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "one two three"}]}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body).json()
+    assert answer["choices"][0]["message"]["content"] == "one two"
+
+
+def test_the_sheet_fills_a_phone_and_its_targets_are_large(manager: Manager, show: Callable[..., Page]) -> None:
+    add(manager, "tiny")
+    page = show(PHONE)
+    assert page.evaluate(FIT)
+    for kind in ("details", "settings"):
+        page.locator(f"#{kind}-btn-1").click()
+        expect(page.locator("#model-drawer")).to_be_visible(timeout=SOON)
+        expect(page.locator("#model-drawer .mi-room")).to_be_visible(timeout=SOON)
+        box = page.locator("#model-drawer").bounding_box()
+        assert box is not None
+        assert (round(box["width"]), round(box["height"])) == (390, 844)
+        assert page.evaluate(SMALL) == []
+        assert page.evaluate("document.querySelector('#drawer-body').scrollWidth <= innerWidth")
+        page.locator("#drawer-close-btn").click()
+        expect(page.locator("#model-drawer")).to_be_hidden()
+
+
+def test_a_load_shows_whom_it_waits_for_its_steps_and_ends_when_cancelled(
+    manager: Manager, opener: FakeOpener, show: Callable[..., Page]
+) -> None:
+    old, new = add(manager, "old"), add(manager, "new")
+    opener.engine_pause_s = 0.2
+    load(manager, old)
+    answer = manager.chat(ChatRequest((Message("user", "word " * 100),)))
+    page = show()
+    page.locator(f"#load-btn-{new.id}").click()
+    coming, going = page.locator(f"#model-card-{new.id}"), page.locator(f"#model-card-{old.id}")
+    expect(coming).to_contain_text("Waiting for 1 pending requests to complete...", timeout=SOON)
+    expect(coming.locator("[aria-current=step]")).to_have_text("Make room")
+    expect(going).to_contain_text("Makes room for new. 1 request still being answered.")
+    page.locator(f"#cancel-btn-{new.id}").click()
+    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready", timeout=SOON)
+    expect(going.locator(f"#unload-btn-{old.id}")).to_be_visible()
+    answer.cancel()
+    opener.pause_s = 1.0
+    page.locator(f"#load-btn-{new.id}").click()
+    expect(coming.locator("[aria-current=step]")).to_have_text("Load weights", timeout=SOON)
+    page.locator(f"#cancel-btn-{new.id}").click()
+    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready", timeout=SOON)
+
+
+def test_too_little_memory_is_shown_before_it_is_forced(
+    tmp_path: Path,
+    browser: Browser,  # noqa: F811
+) -> None:
+    manager = make_manager(tmp_path, free_memory=1000)
+    add(manager, "tiny")
+    with serving(mount(create_app(manager, GuardPolicy()), manager)) as address:
+        page = browser.new_page(viewport=PHONE)
+        page.goto(address)
+        open_tab(page, "models")
+        page.locator("#load-btn-1").click()
+        dialog = page.locator("#confirm-dialog")
+        expect(dialog).to_contain_text("Warning: Model requires", timeout=SOON)
+        expect(dialog.locator(".mi-room")).to_contain_text("Does not fit")
+        assert page.evaluate(FIT)
+        page.get_by_role("button", name="Load anyway").click()
+        expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+        page.close()
+    manager.close(1)
