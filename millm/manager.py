@@ -116,7 +116,7 @@ class Manager(Orders):
         preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
         if preview.is_rough and (tensors := self._inquiry.tensors(plan, token, check)):
             plan = replace(plan, tensors=tensors)
-            preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
+            preview = self._monitor.judge(plan, self.quantizations, context_length, wait=False)
         return preview
 
     def catalog(self) -> tuple[Suggestion, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 from millm.contexts import context_steps, longest_context
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
-from millm.estimate import Estimate, Estimator
+from millm.estimate import EXACT, Estimate, Estimator
 from millm.records import (
     NAME,
     ModelRecord,
@@ -61,6 +61,7 @@ def preview_plan(
             tensors=plan.tensors,
             wait=wait,
         )
+        wait = wait and memory.provenance == EXACT  # what was no use for one form is none for the others
         kept, most = download, peak
         if quantization is not Quantization.FP16 and not quantized_as(plan):
             kept = download - weight_bytes(plan) + memory.stored

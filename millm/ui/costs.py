@@ -23,7 +23,7 @@ def costs(preview: "Preview") -> str:
         return ""
     first = next(iter(known.values())).memory
     free = words.size(preview.memory_free)
-    tokens = f"<span data-context>{words.tokens(first.context_length)}</span>"
+    tokens = f"<b data-context>{words.tokens(first.context_length)}</b>"
     rows = "".join(_row(form, sizes, preview) for form, sizes in known.items())
     notes = dict.fromkeys(sizes.memory.note for sizes in known.values() if sizes.memory.note)
     said = "".join(

@@ -45,7 +45,7 @@
 
   const problem = (id) => {
     const text = value(id);
-    const [fits, sentence] = RULES[id];
+    const [fits, sentence] = RULES[id] ?? [() => true];
     return !text || fits(text) ? '' : sentence;
   };
 
@@ -129,7 +129,8 @@
   }, true);
   window.millm.answered = (card) => {
     const told = card.querySelector('[data-field]');
-    if (told) say(told.dataset.field, told.dataset.problem, Boolean(told.dataset.sure));
+    if (wanted() === looked) WATCHED.filter((id) => id !== told?.dataset.field && !problem(id)).forEach((id) => say(id, ''));
+    if (told && wanted() === looked) say(told.dataset.field, told.dataset.problem, Boolean(told.dataset.sure));
     const parts = card.querySelector('.mi-parts');
     if (parts) parts.open = open;
     const slider = card.querySelector('#context-slider');

@@ -7,8 +7,8 @@ it stops the one before it, waits until that has ended, and an answer that comes
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 import gradio as gr
@@ -36,8 +36,7 @@ PAGES_KEPT = 64  # whose newest preview can be weighed with another context
 UNCHANGED = gr.skip()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a preview changes on the page, in the order of the outputs."""
 
     card: Any = UNCHANGED
@@ -48,13 +47,8 @@ class Answer:
     trust: Any = UNCHANGED
     trust_way: Any = UNCHANGED
 
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """The values as gradio takes them."""
-        return tuple(vars(self).values())
 
-
-NOTHING = Answer().parts
+NOTHING = Answer()
 
 
 class Lookups:
@@ -68,7 +62,7 @@ class Lookups:
         self._lane = Lane("lookups", LOOKUPS_AT_ONCE, LOOKUPS_IN_ALL)
 
     def preview(self, request: gr.Request, *fields: Any) -> Iterator[tuple[Any, ...]]:
-        """Answers the Preview button: yields the parts of an `Answer`."""
+        """Answers the Preview button: yields `Answer`s."""
         yield from self._look(str(request.session_hash), Asked(*fields), pressed=True)
 
     def look(self, request: gr.Request, *fields: Any) -> Iterator[tuple[Any, ...]]:
@@ -86,7 +80,7 @@ class Lookups:
         job = self._newest(page, lambda _: self._manager.weigh(shown.plan, int(tokens or 0)))
         found = yield from self._wait(job, NOTHING)
         if self._looking.get(page) is job and found is not None and not isinstance(found, MiLLMError):
-            yield self._drawn(page, found, asked, pressed=False).parts
+            yield self._drawn(page, found, asked, pressed=False)
         else:
             yield NOTHING
 
@@ -138,11 +132,11 @@ class Lookups:
         yield draw_ending(self._manager, found), draw_downloads(self._manager), UNCHANGED, UNCHANGED
 
     def _look(self, page: str, asked: Asked, pressed: bool) -> Iterator[tuple[Any, ...]]:
-        yield Answer(looking(asked.title), gr.Button(interactive=False)).parts
+        yield Answer(looking(asked.title), gr.Button(interactive=False))
         job = self._newest(page, lambda check: self._manager.plan(asked.origin, asked.token or None, check=check))
         found = yield from self._wait(job, NOTHING)
         if self._looking.get(page) is job:
-            yield self._drawn(page, found, asked, pressed).parts
+            yield self._drawn(page, found, asked, pressed)
         else:
             yield NOTHING
 

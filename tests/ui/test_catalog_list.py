@@ -26,7 +26,8 @@ def test_a_row_says_what_it_is_for_what_it_costs_and_whether_it_fits() -> None:
     for text in ('data-pick="qwen"', "The qwen", "What qwen does well", "8B params • 16.4 GB download", ">Th<"):
         assert text in html, text
     assert "Q8 fits" in html
-    assert "about 6.0 GB of memory as Q4, 8.0 GB free" in html
+    assert "16.4 GB download • about 6.0 GB of memory as Q4<" in html
+    assert "8.0 GB of memory free" in html
     assert "Good fits for this computer" in html
     assert "is-ok" in html
     assert "Gated" not in html
@@ -39,7 +40,7 @@ def test_what_is_too_large_or_gated_says_so_in_words() -> None:
     assert "about 9.0 GB of memory, 8.0 GB free" in html
     full = catalog_list([Suggestion(entry(download_mb=9000), False, disk_free=GB)])
     assert "too big for the disk" in full
-    assert "9.0 GB to download, 1.0 GB of disk free" in full
+    assert "9.0 GB of disk needed, 1.0 GB free" in full
     assert "is-bad" in html
     assert "Gated" in html
 

@@ -22,6 +22,7 @@ from millm.ui import words  # noqa: E402
 
 Run = Callable[..., App]
 Open = Callable[..., Page]
+COUNTED = 60_000  # milliseconds: the first model is counted while the process for that still imports torch
 SCRIPT = Path(__file__).parents[2] / "millm" / "ui" / "download.js"
 
 
@@ -29,7 +30,7 @@ def weighed(app: App, repo: str, tokens: int) -> dict[str, str]:
     """What the API says that each form takes with a context of so many tokens."""
     body = {"repo_id": repo, "context_length": tokens}
     found = httpx.post(f"{app.url}/api/models/preview", json=body, timeout=20).json()["data"]["estimated_sizes"]
-    return {form: words.size_of_mb(sizes["memory_mb"]) for form, sizes in found.items()}
+    return {form: words.size(sum(sizes["memory_parts"].values())) for form, sizes in found.items()}
 
 
 def shown(page: Page) -> dict[str, str]:
@@ -64,7 +65,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(run_app: Run, open_page
     expect(repo).to_have_value("acme/tiny-qwen3")
 
     # the preview comes by itself, the choices say what they take, and the slider moves the figures
-    expect(card.locator(".mi-fit")).to_contain_text("Fits in", timeout=SOON)
+    expect(card.locator(".mi-fit")).to_contain_text("Fits in", timeout=COUNTED)
     expect(page.locator("#quant-select label").first).to_contain_text("fits", timeout=SOON)
     slider = page.locator("#context-slider")
     length = int(str(slider.get_attribute("max")))
@@ -73,7 +74,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(run_app: Run, open_page
     slider.press("Home")
     expect(card.locator("output")).to_have_text("256")
     assert "≈" in card.locator(".mi-costs").inner_text(), "worked out until it is counted"
-    expect(card.locator(".mi-costs")).not_to_contain_text("≈", timeout=SOON)
+    expect(card.locator(".mi-costs")).not_to_contain_text("≈", timeout=COUNTED)
     assert shown(page) == weighed(app, "acme/tiny-qwen3", 256)
     assert shown(page) != before or length == 0
     expect(slider).to_be_focused()
@@ -106,7 +107,7 @@ def test_a_gated_model_asks_for_a_token(run_app: Run, open_page: Open, hub: Hub)
         page = open_page(run_app(HF_ENDPOINT=hub.url), PHONE)
         expect(page.locator("#token-input")).to_have_count(0)
         field(page, "repo-input").fill("acme/bigger-llama")
-        expect(page.locator("#token-input")).to_be_visible(timeout=SOON)
+        expect(page.locator("#token-input")).to_be_visible(timeout=COUNTED)
         field(page, "token-input").fill(GRANTED)
         expect(page.locator("#preview-card")).to_contain_text("open to the access token", timeout=SOON)
         page.locator("#trust-way").click()
@@ -129,7 +130,6 @@ def test_an_end_is_told_once_everywhere_and_a_failure_stays(run_app: Run, open_p
     second.wait_for_timeout(1500)
     expect(second.get_by_text("tiny-qwen3 is ready. Load it")).to_have_count(0)
 
-    hub.fault("cdn", "acme/bigger-llama/*", throttle=4_000_000, times=1)
     hub.fault("cdn", "acme/bigger-llama/*", status=404)
     download(page, "acme/bigger-llama")
     stopped = page.get_by_role("region", name="Did not arrive")

@@ -31,7 +31,7 @@ def bring(manager: Manager, name: str) -> ModelRecord:
 
 
 def told(drawn: tuple[Any, ...]) -> list[list[object]]:
-    return [] if drawn[-2] == gr.skip() else list(json.loads(drawn[-2].items)["told"])
+    return [] if drawn[-2] == gr.skip() else list(json.loads(drawn[-2].props["items"])["told"])
 
 
 def test_what_ended_is_told_once_to_every_page_that_was_there(tmp_path: Path) -> None:
