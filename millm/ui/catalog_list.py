@@ -71,15 +71,15 @@ def _verdict(suggestion: "Suggestion") -> str:
 
 
 def _reason(suggestion: "Suggestion") -> str:
-    """What the verdict rests on: "about 5.1 GB of memory as Q4"; of what does not fit also what is free."""
+    """What the verdict rests on: "about 5.1 GB as Q4"; of what does not fit also what is free."""
     if suggestion.lacks_disk:
         needed = words.size_of_mb(suggestion.entry.download_mb or 0)
         return f"{needed} of disk needed, {words.size(suggestion.disk_free)} free"
     if not suggestion.memory:
         return ""
-    form = f" as {suggestion.form}" if suggestion.form else ""
+    form = f"as {suggestion.form}" if suggestion.form else "of memory"
     free = "" if suggestion.fits else f", {words.size(suggestion.memory_free)} free"
-    return f"about {words.size(suggestion.memory)} of memory{form}{free}"
+    return f"about {words.size(suggestion.memory)} {form}{free}"
 
 
 def _facts(entry: "Entry") -> tuple[str, ...]:

@@ -39,9 +39,9 @@ def build(manager: "Manager") -> DownloadTab:
         with gr.Column(scale=6, min_width=320, elem_classes="mi-panel"):
             form = build_form(manager.quantizations)
         with gr.Column(scale=5, min_width=320, elem_classes="mi-side"):
+            preview = gr.HTML("", apply_default_css=False, js_on_load=CARD_SCRIPT, elem_id="preview-card")
             ending = gr.HTML("", apply_default_css=False, js_on_load=ENDING_SCRIPT, elem_id="download-ending")
             running = html(elem_id="downloads")
-            preview = gr.HTML("", apply_default_css=False, js_on_load=CARD_SCRIPT, elem_id="preview-card")
             catalog = catalog_list.build()
             html(hints())
     lookups = Lookups(manager)

@@ -54,14 +54,15 @@ def _section(title: str, rows: list[str]) -> str:
 
 def _row(manager: "Manager", record: ModelRecord, before: int) -> str:
     """before: downloads that come first. One runs at a time; it is the one that tests and people mean by "the"."""
-    event = newest_event(manager, record) or Event(Stage.QUEUED)
     cancel = button("cancel", record, "Cancel", "stop", id="" if before else "cancel-btn")
-    bar_id = "" if before else "download-progress"
-    waits = record.status is Status.QUEUED and before
-    line = f'<p class="mi-line">{words.place_in_line(before)}</p>' if waits else ""
+    if before and record.status is Status.QUEUED:
+        told = f'<p class="mi-line">{words.STAGE[Stage.QUEUED]}. {words.place_in_line(before)}</p>'
+    else:
+        event = newest_event(manager, record) or Event(Stage.QUEUED)
+        told = progress(record, event, "" if before else "download-progress")
     return (
         f'<article class="mi-card is-{record.status}">{heading(record, "")}{source_line(record)}'
-        f'{progress(record, event, bar_id)}{line}<div class="mi-actions">{cancel}</div></article>'
+        f'{told}<div class="mi-actions">{cancel}</div></article>'
     )
 
 

@@ -26,7 +26,7 @@ def test_a_row_says_what_it_is_for_what_it_costs_and_whether_it_fits() -> None:
     for text in ('data-pick="qwen"', "The qwen", "What qwen does well", "8B params • 16.4 GB download", ">Th<"):
         assert text in html, text
     assert "Q8 fits" in html
-    assert "16.4 GB download • about 6.0 GB of memory as Q4<" in html
+    assert "16.4 GB download • about 6.0 GB as Q4<" in html
     assert "8.0 GB of memory free" in html
     assert "Good fits for this computer" in html
     assert "is-ok" in html
