@@ -116,8 +116,7 @@ class Estimator:
             return tuple(_counted(drawn, form, each, on_gpu) for each in contexts)
         cache, read = found.kv_cache / tokens, found.activations / tokens
         return tuple(
-            replace(found, kv_cache=int(cache * each), activations=int(read * each), context_length=each)
-            for each in contexts
+            replace(found, kv_cache=int(cache * n), activations=int(read * n), context_length=n) for n in contexts
         )
 
     def close(self, timeout: float = 1.0) -> bool:
