@@ -6,18 +6,18 @@ import logging
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from millm.child import Child
+from millm.contexts import DEFAULT_CONTEXT, context_tokens, dimension, language_part, longest_context
 from millm.jobs import Lane
-from millm.records import Quantization, is_dimension
+from millm.records import Quantization
 from millm.tensors import TensorInfo, weight_bytes_of
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 4096  # tokens; what a chat needs, rather than the model's maximum
 GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before the first tensor
 GPU_ROUNDING = 0.2  # of what comes and goes, that CUDA's allocator holds besides; simulated, no GPU was at hand
 ANSWER_S = 8.0  # seconds that a question about one config may take
@@ -97,35 +97,38 @@ class Estimator:
         by `rough_estimate`.
         """
         tokens = context_tokens(config, context_length)
-        plain = _unquantized(config)
-        drawn = self._ask(plain, on_gpu, tokens, wait) if self._command and plain else None
-        if drawn is None or "error" in drawn:
-            return rough_estimate(
-                config, quantization, param_count, weight_file_bytes, tensors, on_gpu=on_gpu, context_length=tokens
-            )
-        kv_cache, moving = _cache_bytes(drawn, tokens), _moving_bytes(drawn, tokens)
-        stored = drawn["weights"][quantization]
-        found = Estimate(
-            weights=stored + (drawn["packing"] if quantization is Quantization.Q4 and not on_gpu else 0),
-            stored=stored,
-            kv_cache=kv_cache,
-            activations=moving - kv_cache,
-            overhead=GPU_CONTEXT_BYTES + int(GPU_ROUNDING * moving) if on_gpu else 0,
-            context_length=tokens,
-            provenance=EXACT,
-            note=drawn["note"] if quantization is not Quantization.FP16 else "",
-            quantizing=stored + COPIES * drawn["largest"],
-        )
+        drawn = self._drawn(config, on_gpu, tokens, wait)
+        if drawn is None:
+            known = (config, quantization, param_count, weight_file_bytes, tensors)
+            return rough_estimate(*known, on_gpu=on_gpu, context_length=tokens)
+        found = _counted(drawn, quantization, tokens, on_gpu)
         if memory_free is None:
             return found
         left = memory_free - found.weights - (GPU_CONTEXT_BYTES if on_gpu else 0)
         return replace(found, most_context=_most_context(drawn, int(left / (1 + GPU_ROUNDING * on_gpu)), config))
+
+    def along(
+        self, config: Mapping[str, Any], form: Quantization, found: Estimate, contexts: Sequence[int], on_gpu: bool
+    ) -> tuple[Estimate, ...]:
+        """What was `found`, with other contexts: worked out from what was counted for it, close to counting anew."""
+        tokens = found.context_length
+        if found.provenance == EXACT and (drawn := self._drawn(config, on_gpu, tokens, wait=False)):
+            return tuple(_counted(drawn, form, each, on_gpu) for each in contexts)
+        cache, read = found.kv_cache / tokens, found.activations / tokens
+        return tuple(
+            replace(found, kv_cache=int(cache * n), activations=int(read * n), context_length=n) for n in contexts
+        )
 
     def close(self, timeout: float = 1.0) -> bool:
         """Ends the process. Returns whether nothing was left running after `timeout` seconds."""
         ended = self._lane.close(timeout)
         self._end()
         return ended
+
+    def _drawn(self, config: Mapping[str, Any], on_gpu: bool, tokens: int, wait: bool) -> Mapping[str, Any] | None:
+        plain = _unquantized(config)
+        answer = self._ask(plain, on_gpu, tokens, wait) if self._command and plain else None
+        return None if answer is None or "error" in answer else answer
 
     def _ask(self, config: Mapping[str, Any], on_gpu: bool, tokens: int, wait: bool) -> Mapping[str, Any] | None:
         device = "cuda" if on_gpu else "cpu"
@@ -176,6 +179,23 @@ class Estimator:
             process.end()
 
 
+def _counted(drawn: Mapping[str, Any], quantization: Quantization, tokens: int, on_gpu: bool) -> Estimate:
+    """What was counted, put together for one form."""
+    kv_cache, moving = _cache_bytes(drawn, tokens), _moving_bytes(drawn, tokens)
+    stored = drawn["weights"][quantization]
+    return Estimate(
+        weights=stored + (drawn["packing"] if quantization is Quantization.Q4 and not on_gpu else 0),
+        stored=stored,
+        kv_cache=kv_cache,
+        activations=moving - kv_cache,
+        overhead=GPU_CONTEXT_BYTES + int(GPU_ROUNDING * moving) if on_gpu else 0,
+        context_length=tokens,
+        provenance=EXACT,
+        note=drawn["note"] if quantization is not Quantization.FP16 else "",
+        quantizing=stored + COPIES * drawn["largest"],
+    )
+
+
 def _unquantized(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config of the model as it was before bitsandbytes; {} if it was quantized in another way than ours."""
     stored = config.get("quantization_config")
@@ -221,16 +241,6 @@ def _most_context(drawn: Mapping[str, Any], free: int, config: Mapping[str, Any]
     return low // CONTEXT_STEP * CONTEXT_STEP
 
 
-def context_tokens(config: Mapping[str, Any], asked: int | None) -> int:
-    """The tokens to count with: what was asked for, else what a chat needs, within what the model can."""
-    return min(asked or DEFAULT_CONTEXT, longest_context(config) or DEFAULT_CONTEXT)
-
-
-def longest_context(config: Mapping[str, Any]) -> int | None:
-    """The tokens that a model was made for, if its config says."""
-    return _int(_text(config), "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len") or None
-
-
 def rough_estimate(
     config: Mapping[str, Any],
     quantization: Quantization,
@@ -249,13 +259,13 @@ def rough_estimate(
     reading a prompt: tokens x (3 x intermediate + 4 x hidden + 2 x head size) x 2 bytes, which is exact for
     Llama-shaped models. Without a parameter count the weights are taken to be as large as their files.
     """
-    text = _text(config)
-    hidden = _int(text, "hidden_size", "n_embd", "d_model")
-    layers = _int(text, "num_hidden_layers", "n_layer", "num_layers")
-    heads = _int(text, "num_attention_heads", "n_head", "num_heads") or 1
-    kv_heads = _int(text, "num_key_value_heads") or heads
-    head_dim = _int(text, "head_dim") or hidden // heads
-    intermediate = _int(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+    text = language_part(config)
+    hidden = dimension(text, "hidden_size", "n_embd", "d_model")
+    layers = dimension(text, "num_hidden_layers", "n_layer", "num_layers")
+    heads = dimension(text, "num_attention_heads", "n_head", "num_heads") or 1
+    kv_heads = dimension(text, "num_key_value_heads") or heads
+    head_dim = dimension(text, "head_dim") or hidden // heads
+    intermediate = dimension(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     tokens = context_tokens(config, context_length)
     weights, provenance = _rough_weights(config, quantization, param_count, weight_file_bytes, tensors)
     return Estimate(
@@ -279,21 +289,12 @@ def _rough_weights(
 ) -> tuple[int, str]:
     if "quantization_config" in config or not (tensors or param_count or quantization is not Quantization.FP16):
         return weight_file_bytes, "from file sizes"
-    text = _text(config)
+    text = language_part(config)
     tied = bool(text.get("tie_word_embeddings", True))
     if tensors:
         return weight_bytes_of(tensors, quantization, tied), "from file headers"
     count = param_count or weight_file_bytes // 2
-    tables = (1 if tied else 2) * _int(text, "hidden_size", "n_embd", "d_model") * _int(text, "vocab_size")
-    half = count if _int(text, *EXPERTS) else min(count, tables)
+    tables = (1 if tied else 2) * dimension(text, "hidden_size", "n_embd", "d_model") * dimension(text, "vocab_size")
+    half = count if dimension(text, *EXPERTS) else min(count, tables)
     weights = 2 * half + int(BYTES[quantization] * (count - half))
     return weights, "from parameter count" if param_count else "from file sizes"
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
-
-
-def _int(config: Mapping[str, Any], *names: str) -> int:
-    return next((config[n] for n in names if is_dimension(config.get(n))), 0)

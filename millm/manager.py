@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from millm.activity import Activity
+from millm.catalog import Suggestion
 from millm.comparison import Comparisons, Measure, measure
 from millm.conversion import Converter
 from millm.devices import Device
@@ -38,7 +39,7 @@ from millm.reconcile import reconcile
 from millm.records import ModelRecord, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
-from millm.sources.base import Fetcher, Origin
+from millm.sources.base import Fetcher, Origin, Plan
 from millm.store import Store
 from millm.views import Preview
 
@@ -87,9 +88,9 @@ class Manager(Orders):
         self.figures = resident.figures
         self.embed = resident.embed
         self.job = activity.job
+        self.jobs = activity.states
         self.system = self._monitor.system
         self.storage = self._monitor.storage
-        self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility
         self.search = self._inquiry.search
         self.warm_up = self._estimator.warm_up
@@ -114,8 +115,16 @@ class Manager(Orders):
         preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
         if preview.is_rough and (tensors := self._inquiry.tensors(plan, token, check)):
             plan = replace(plan, tensors=tensors)
-            preview = self._monitor.judge(plan, self.quantizations, context_length, wait=True)
+            preview = self._monitor.judge(plan, self.quantizations, context_length, wait=False)
         return preview
+
+    def catalog(self) -> tuple[Suggestion, ...]:
+        """The suggested models, what suits this machine first."""
+        return self._monitor.catalog(self.quantizations)
+
+    def weigh(self, plan: Plan, context_length: int) -> Preview:
+        """What a plan costs with a context of so many tokens. Asks no source; may take seconds."""
+        return self._monitor.judge(plan, self.quantizations, context_length, wait=True)
 
     # commands
 

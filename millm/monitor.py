@@ -126,10 +126,10 @@ class Monitor:
         self._activity.feed.push(Notice("storage:changed", 0))
         return freed
 
-    def catalog(self) -> tuple[Suggestion, ...]:
-        """The suggested models, what suits this machine first."""
+    def catalog(self, offered: tuple[Quantization, ...]) -> tuple[Suggestion, ...]:
+        """The suggested models, what suits this machine first. offered: the forms that can be made here."""
         entries = (replace(entry, url=entry.address(self._hub)) for entry in load_catalog())
-        return sort_for(entries, self._memory_free())
+        return sort_for(entries, self._memory_free(), self._store.free_bytes(), offered)
 
     def compatibility(self, model_id: int) -> Compatibility:
         """What a model needs and whether this machine has it. Raises `ModelNotFound`."""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from millm.contexts import context_steps, longest_context
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
-from millm.estimate import Estimate, Estimator
+from millm.estimate import EXACT, Estimate, Estimator
 from millm.generation import check_generation
 from millm.records import (
     NAME,
@@ -45,6 +46,9 @@ def preview_plan(
     memory_free = sum(device.free for device in devices) + reclaimable
     elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
     download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
+    longest = longest_context(plan.config)
+    steps = context_steps(longest) if longest else ()
+    gpu = on_gpu(devices)
     sizes = {}
     for quantization in dict.fromkeys(form_of(plan, asked) for asked in quantizations):
         memory = estimator.estimate(
@@ -52,20 +56,22 @@ def preview_plan(
             quantization,
             param_count=_half_precision_count(plan.origin.source, plan.param_count),
             weight_file_bytes=weight_bytes(plan),
-            on_gpu=on_gpu(devices),
+            on_gpu=gpu,
             context_length=context_length,
             memory_free=memory_free,
             tensors=plan.tensors,
             wait=wait,
         )
+        wait = wait and memory.provenance == EXACT  # what was no use for one form is none for the others
         kept, most = download, peak
         if quantization is not Quantization.FP16 and not quantized_as(plan):
             kept = download - weight_bytes(plan) + memory.stored
             most = peak + kept
         fit = fit_of(memory.total, memory_free)
         fits = fit != "exceeds" and most <= disk_free
-        sizes[quantization] = Sizes(download, kept, most, memory, fits, fit)
-    return Preview(plan, sizes, disk_free, memory_free, quantized_as=quantized_as(plan))
+        along = estimator.along(plan.config, quantization, memory, steps, gpu)
+        sizes[quantization] = Sizes(download, kept, most, memory, fits, fit, along)
+    return Preview(plan, sizes, disk_free, memory_free, quantized_as=quantized_as(plan), on_gpu=gpu)
 
 
 def fit_of(needed: int, free: int) -> Fit:

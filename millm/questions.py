@@ -1,6 +1,7 @@
 """What both doors ask about models, answered from the registry and from what runs."""
 
 import time
+from itertools import takewhile
 
 from millm.activity import Activity
 from millm.details import Details, read_details
@@ -34,6 +35,15 @@ class Questions:
     def version(self) -> int:
         """Grows with every change that a page could show, also over restarts of the process."""
         return self._born + self.feed.number
+
+    def news(self, seen: int) -> tuple[int, list[Notice]]:
+        """The version now, and what happened after version `seen`; nothing if that was another process's."""
+        while True:
+            version = self.version
+            told = self.feed.read(seen - self._born, beat=0) if self._born <= seen < version else iter(())
+            notices = [notice for notice in takewhile(lambda each: each is not None, told) if notice]
+            if version == self.version:
+                return version, notices
 
     def records(
         self,

@@ -38,7 +38,8 @@ class Notice:
 class Sizes:
     """What one quantization of a planned model would take, in bytes. fits: memory and disk are free now.
 
-    fit: how the memory goes with what is free: "tight" from 85 % on.
+    fit: how the memory goes with what is free: "tight" from 85 % on. along: the memory with every context length that
+    can be chosen, shortest first, worked out from `memory`; () where the model does not say how long one can be.
     """
 
     download_bytes: int
@@ -47,6 +48,7 @@ class Sizes:
     memory: Estimate
     fits: bool
     fit: Fit
+    along: tuple[Estimate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Preview:
     existing: the record that is this model already. known_architecture: whether the installed transformers has a
     class for it, None where there is no config or it is no language model. quantized_as: how its own config says
     that it is quantized. requires_remote_code: it cannot be loaded without running Python code of the repository.
+    on_gpu: the memory is that of GPUs.
     """
 
     plan: Plan
@@ -66,6 +69,7 @@ class Preview:
     known_architecture: bool | None = None
     quantized_as: str | None = None
     requires_remote_code: bool = False
+    on_gpu: bool = False
 
     @property
     def is_rough(self) -> bool:

@@ -13,7 +13,19 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
-    {"errors", "events", "records", "tensors", "meta", "settings", "logs", "figures", "traffic", "details"},
+    {
+        "errors",
+        "events",
+        "records",
+        "tensors",
+        "meta",
+        "settings",
+        "logs",
+        "figures",
+        "traffic",
+        "details",
+        "contexts",
+    },
     {"jobs", "loops", "child", "ollama_client"},
     {"sources", "engines", "registry", "store", "devices", "estimate", "quantizing", "catalog", "verification"},
     {

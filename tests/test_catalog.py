@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from millm.catalog import Entry, load_catalog, sort_for
-from millm.records import ModelType, Source
+from millm.records import ModelType, Quantization, Source
 from millm.requirements import PACKAGES
 
 GB = 10**9
+HALF = (Quantization.FP16,)
 LLM = {
     "id": "one",
     "title": "One",
@@ -71,18 +72,33 @@ def test_the_largest_that_fits_comes_first_and_the_smallest_that_does_not_follow
         entry("medium", param_count=8 * 10**9),
         entry("large", param_count=14 * 10**9),
     ]
-    suggestions = sort_for(entries, 20 * GB)
+    suggestions = sort_for(entries, 20 * GB, 900 * GB, HALF)
     assert [s.entry.id for s in suggestions] == ["medium", "small", "voice", "unknown", "large", "huge"]
     assert [s.fits for s in suggestions] == [True] * 4 + [False] * 2
-    assert [s.entry.id for s in sort_for(entries, 0) if s.fits] == ["unknown"]
+    assert [s.entry.id for s in sort_for(entries, 0, 900 * GB, HALF) if s.fits] == ["unknown"]
+
+
+def test_what_fits_is_judged_by_the_form_that_is_recommended() -> None:
+    entries = [entry("large", param_count=14 * 10**9), entry("song", ModelType.MUSIC, download_mb=14_000)]
+    large, song = sort_for(entries, 15 * GB, 900 * GB, tuple(Quantization))
+    assert (large.fits, large.form, large.fitting) == (True, Quantization.Q4, (Quantization.Q4,))
+    assert large.memory == 14 * GB * 0.7 * 1.2
+    assert (song.fits, song.form, song.memory) == (False, None, 14_000 * 1.2e6)
+    assert [s.fits for s in sort_for(entries, 15 * GB, 900 * GB, HALF)] == [False, False]
+    assert sort_for(entries[:1], 90 * GB, 900 * GB, tuple(Quantization))[0].fitting == tuple(Quantization)
+
+
+def test_what_the_disk_cannot_take_does_not_fit() -> None:
+    found = sort_for([entry("one", param_count=10**9, download_mb=2000)], 90 * GB, GB, HALF)[0]
+    assert (found.fits, found.lacks_disk) == (False, True)
 
 
 def test_memory_is_two_bytes_a_parameter_and_a_fifth_or_that_of_the_files() -> None:
-    assert entry("one", param_count=10**9, download_mb=9_000).memory_bytes == 2.4 * GB
-    assert entry("one", download_mb=1000).memory_bytes == 1.2 * GB
-    assert entry("one").memory_bytes is None
+    assert entry("one", param_count=10**9, download_mb=9_000).memory_bytes() == 2.4 * GB
+    assert entry("one", download_mb=1000).memory_bytes() == 1.2 * GB
+    assert entry("one").memory_bytes() is None
     ollama = Entry("o", "O", ModelType.LLM, Source.OLLAMA, "x", param_count=8 * 10**9, download_mb=4700)
-    assert ollama.memory_bytes == 5.64 * GB
+    assert ollama.memory_bytes() == 5.64 * GB
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,24 @@ def test_the_longest_context_that_fits_is_worked_out_between_the_traces(asked: A
     assert asked("strange", memory_free=10**9).most_context is None
 
 
+def test_other_contexts_are_worked_out_without_asking_again(asked: Asked) -> None:
+    config = {"model_type": "llama", "max_position_embeddings": 1000}
+    found = asked("llama", context_length=1000)
+    along = asked.estimator.along(config, Quantization.FP16, found, (300, 700, 1000), on_gpu=False)
+    assert asked.log == ["llama"]
+    assert [each.total for each in along] == [asked("llama", context_length=n).total for n in (300, 700, 1000)]
+
+
+def test_what_is_rough_grows_with_the_context() -> None:
+    rough = Estimator(())
+    found = rough.estimate(LLAMA_8B, Quantization.Q4, param_count=8 * 10**9, weight_file_bytes=0, on_gpu=True)
+    along = rough.along(LLAMA_8B, Quantization.Q4, found, (256, 131_072), on_gpu=True)
+    for each in along:
+        assert each == rough_estimate(
+            LLAMA_8B, Quantization.Q4, 8 * 10**9, 0, on_gpu=True, context_length=each.context_length
+        )
+
+
 def test_what_we_quantized_ourselves_is_counted_as_it_was_before(asked: Asked) -> None:
     ours = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": True}
     assert asked("llama", Quantization.Q4, quantization_config=ours).stored == 250

@@ -1,13 +1,15 @@
 """What a plan costs this machine, and the record it starts."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from fakes import CONFIG
 
 from millm.devices import Device
 from millm.errors import InsufficientMemory
-from millm.estimate import Estimator
+from millm.estimate import Estimate, Estimator
 from millm.planning import check_memory, draft_record, estimate_record, preview_plan
 from millm.records import Quantization, Source, Status
 from millm.sources.base import Origin, Plan, PlannedFile
@@ -46,6 +48,29 @@ def test_memory_is_worked_out_for_the_context_asked_for() -> None:
     )
     assert (short.context_length, whole.context_length) == (100, 512)
     assert short.kv_cache * 512 == whole.kv_cache * 100
+
+
+def test_every_length_that_can_be_chosen_is_worked_out() -> None:
+    sizes = preview().sizes[FP16]
+    assert [each.context_length for each in sizes.along] == [256, 512]
+    assert sizes.along[-1] == sizes.memory
+    config = {key: value for key, value in CONFIG.items() if key != "max_position_embeddings"}
+    devices = (Device("cpu", "x", 1 << 40, 1 << 40),)
+    unsaid = preview_plan(replace(plan(), config=config), (FP16,), 1 << 40, devices, 0, ROUGH)
+    assert unsaid.sizes[FP16].along == ()
+
+
+def test_a_process_that_does_not_answer_is_waited_for_once() -> None:
+    class Silent(Estimator):
+        waited: ClassVar[list[object]] = []
+
+        def estimate(self, *given: Any, wait: bool = True, **known: Any) -> Estimate:
+            self.waited.append(wait)
+            return super().estimate(*given, wait=wait, **known)
+
+    devices = (Device("cpu", "x", 1 << 40, 1 << 40),)
+    preview_plan(plan(), tuple(Quantization), 1 << 40, devices, 0, Silent(()))
+    assert Silent.waited == [True, False, False]
 
 
 def test_a_local_model_downloads_nothing() -> None:

@@ -36,30 +36,56 @@ def catalog_list(suggestions: "Sequence[Suggestion]") -> str:
     first, others = "".join(rows[:SHOWN_AT_ONCE]), "".join(rows[SHOWN_AT_ONCE:])
     more = f"<details><summary>{len(rows) - SHOWN_AT_ONCE} more suggestions</summary>{others}</details>"
     return (
-        '<section class="mi-panel-html mi-catalog" aria-label="Suggested models"><h2 class="mi-h2">Suggestions</h2>'
-        f"{first}{more if others else ''}</section>"
+        '<section class="mi-panel-html mi-catalog" aria-label="Suggested models">'
+        f'<h2 class="mi-h2">{_title(suggestions[0])}</h2>{first}{more if others else ""}</section>'
     )
+
+
+def _title(first: "Suggestion") -> str:
+    if not first.fits:
+        return "Suggestions"
+    return f'Good fits for this computer <span class="mi-count">{words.size(first.memory_free)} of memory free</span>'
 
 
 def _row(suggestion: "Suggestion") -> str:
     entry = suggestion.entry
     gated = '<span class="mi-tag is-warning">Gated</span>' if entry.gated else ""
-    verdict = "fits" if suggestion.fits else "too large for this machine"
+    small = escape(" • ".join(filter(None, (*_facts(entry), _reason(suggestion)))))
     return (
         f'<button type="button" class="mi-pick" data-pick="{escape(entry.id)}">'
         f'<span class="mi-initials" aria-hidden="true">{escape(entry.title[:2])}</span>'
         f'<span class="mi-pick-text"><b>{escape(entry.title)}</b>{gated}'
-        f"<span>{escape(entry.good_for)}</span><small>{escape(_facts(entry))}</small></span>"
+        f"<span>{escape(entry.good_for)}</span><small>{small}</small></span>"
         f'<span class="mi-verdict {"is-ok" if suggestion.fits else "is-bad"}">'
-        f"{icon('check' if suggestion.fits else 'alert', 14)}{verdict}</span></button>"
+        f"{icon('check' if suggestion.fits else 'alert', 14)}{_verdict(suggestion)}</span></button>"
     )
 
 
-def _facts(entry: "Entry") -> str:
-    parts = (
+def _verdict(suggestion: "Suggestion") -> str:
+    """Whether it fits, and in which form at best."""
+    if not suggestion.fits:
+        return "too big for the disk" if suggestion.lacks_disk else "too big"
+    if suggestion.form is None:
+        return "fits"
+    return f"{suggestion.fitting[-1]} fits"  # the forms come from the smallest to the largest
+
+
+def _reason(suggestion: "Suggestion") -> str:
+    """What the verdict rests on: "about 5.1 GB as Q4"; of what does not fit also what is free."""
+    if suggestion.lacks_disk:
+        needed = words.size_of_mb(suggestion.entry.download_mb or 0)
+        return f"{needed} of disk needed, {words.size(suggestion.disk_free)} free"
+    if not suggestion.memory:
+        return ""
+    form = f"as {suggestion.form}" if suggestion.form else "of memory"
+    free = "" if suggestion.fits else f", {words.size(suggestion.memory_free)} free"
+    return f"about {words.size(suggestion.memory)} {form}{free}"
+
+
+def _facts(entry: "Entry") -> tuple[str, ...]:
+    return (
         "" if entry.model_type is ModelType.LLM else words.MODEL_TYPE[entry.model_type],
         f"{entry.params} params" if entry.params else "",
-        words.size_of_mb(entry.download_mb) if entry.download_mb else "",
+        f"{words.size_of_mb(entry.download_mb)} download" if entry.download_mb else "",
         "through Ollama" if entry.source is Source.OLLAMA else "",
     )
-    return " • ".join(filter(None, parts))

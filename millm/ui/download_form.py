@@ -8,6 +8,7 @@ import gradio as gr
 from millm.records import SERVED, ModelType, Quantization, Source
 from millm.sources.base import Origin
 from millm.ui import words
+from millm.ui.memory_steps import form_labels
 
 if TYPE_CHECKING:
     from millm.catalog import Entry
@@ -73,6 +74,8 @@ class Form:
     revision: gr.Textbox
     model_type: gr.Dropdown
     more: gr.Accordion
+    token_way: gr.Button
+    trust_way: gr.Button
     preview: gr.Button
     download: gr.Button
     stop: gr.Button
@@ -87,27 +90,33 @@ class Form:
         """The parts that `switch` shows and hides, in its order."""
         return [
             self.repo, self.path, self.url, self.checksum, self.ollama, self.quantization, self.token, self.trust,
-            self.revision, self.model_type, self.more, self.download,
+            self.revision, self.model_type, self.more, self.token_way, self.trust_way, self.download,
         ]  # fmt: skip
 
 
-def switch(source: str, model_type: str) -> tuple[Any, ...]:
-    """Shows the fields that apply to a source and a type, and hides the others."""
+def switch(source: str, model_type: str, token: str, trust: bool) -> tuple[Any, ...]:
+    """Shows the fields that apply to a source and a type, and hides the others.
+
+    What few models need, a token and trust in their code, is open only where it is filled in; a button opens it.
+    """
     chosen = Source(source)
     hub, local, url, ollama = (chosen is kind for kind in words.SOURCE)
     served = ModelType(model_type) in SERVED
+    runs_code = served and not ollama
     return (
         gr.Textbox(visible=hub),
         gr.Textbox(visible=local),
         gr.Textbox(visible=url),
         gr.Textbox(visible=url),
         gr.Textbox(visible=ollama),
-        gr.Radio(visible=served and not ollama),
-        gr.Textbox(visible=hub),
-        gr.Checkbox(visible=served and not ollama),
+        gr.Radio(visible=runs_code),
+        gr.Textbox(visible=hub and bool(token)),
+        gr.Checkbox(visible=runs_code and trust),
         gr.Textbox(visible=hub),
         gr.Dropdown(visible=not ollama),
         gr.Accordion(visible=not ollama),
+        gr.Button(visible=hub and not token),
+        gr.Button(visible=runs_code and not trust),
         gr.Button("Add" if local else "Download"),
     )
 
@@ -139,12 +148,12 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
     )
     repo, path, url, checksum, ollama = _build_places()
     quantization = gr.Radio(
-        [quantization.value for quantization in quantizations],
+        form_labels(None, quantizations),
         value=quantizations[0].value,
         label="Quantization",
         info=" ".join(words.QUANTIZATION_NOTE[quantization] for quantization in quantizations),
         elem_id="quant-select",
-        elem_classes="mi-segments",
+        elem_classes="mi-segments mi-forms",
     )
     with gr.Row(elem_classes="mi-pair"):
         token, name = _build_token_and_name()
@@ -152,7 +161,11 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
         label="Trust remote code",
         info="Warning: loading the model then runs Python code of its author on this computer.",
         elem_id="trust-checkbox",
+        visible=False,
     )
+    with gr.Row(elem_classes="mi-ways"):
+        token_way = _way("I have an access token", "token-way")
+        trust_way = _way("The model needs code of its own", "trust-way")
     with gr.Accordion("More options", open=False, elem_id="more-options") as more, gr.Row(elem_classes="mi-pair"):
         revision, model_type = _build_revision_and_type()
     with gr.Row(elem_classes="mi-buttons"):
@@ -161,7 +174,7 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
         stop = gr.Button("Cancel", visible="hidden", elem_id="lookup-cancel-btn", min_width=120)
     return Form(
         source, repo, path, quantization, token, name, trust, url, checksum, ollama, revision, model_type,
-        more, preview, download, stop,
+        more, token_way, trust_way, preview, download, stop,
     )  # fmt: skip
 
 
@@ -210,6 +223,7 @@ def _build_token_and_name() -> tuple[gr.Textbox, gr.Textbox]:
         "hf_…",
         elem_id="token-input",
         type="password",
+        visible=False,
     )
     name = _line("Name", "What API clients ask for. Optional.", "Taken from the source", elem_id="name-input")
     return token, name
@@ -227,6 +241,10 @@ def _build_revision_and_type() -> tuple[gr.Textbox, gr.Dropdown]:
         elem_id="type-select",
     )
     return revision, model_type
+
+
+def _way(text: str, elem_id: str) -> gr.Button:
+    return gr.Button(text, variant="secondary", size="sm", elem_id=elem_id, elem_classes="mi-quiet-way", min_width=0)
 
 
 def _line(label: str, info: str, placeholder: str, **options: Any) -> gr.Textbox:

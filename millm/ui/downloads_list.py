@@ -1,4 +1,4 @@
-"""The HTML of what is being downloaded, and of how a download ended."""
+"""The HTML of what is being downloaded, of what stopped on its way, and of how a download ended."""
 
 from html import escape
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ from millm.errors import ModelNotFound
 from millm.events import Event, Stage
 from millm.records import ModelRecord, Status
 from millm.ui import words
-from millm.ui.cards import button, heading, newest_event, progress, source_line, use_button
+from millm.ui.cards import button, heading, kept, newest_event, note, progress, source_line, use_button
 from millm.ui.icons import icon
 
 if TYPE_CHECKING:
@@ -17,44 +17,73 @@ COMING = (Status.DOWNLOADING, Status.QUEUED)
 
 
 def draw_downloads(manager: "Manager") -> str:
-    """Every running and waiting download, the running one first; "" where there is none."""
-    coming = [record for status in COMING for record in reversed(manager.records(status=status))]
-    rows = [_row(manager, record, first=record is coming[0]) for record in coming]
-    if not rows:
-        return ""
-    count = f'<span class="mi-count" aria-live="polite">{len(rows)}</span>'
-    return (
-        f'<section class="mi-coming" aria-label="Downloads"><h2 class="mi-h2">In progress {count}</h2>'
-        f"{''.join(rows)}</section>"
+    """Every running and waiting download, the running one first, then those that failed; "" where there is none."""
+    order = [state.model_id for state in manager.jobs()]
+    records = manager.records()
+    coming = [record for record in records if record.status in COMING]
+    coming.sort(key=lambda record: order.index(record.id) if record.id in order else -1)
+    rows = [_row(manager, record, before) for before, record in enumerate(coming)]
+    return _section("In progress", rows) + _section(
+        "Did not arrive", [_stopped(manager, record) for record in records if record.status is Status.ERROR]
     )
 
 
 def draw_ending(manager: "Manager", record: ModelRecord) -> str:
-    """How the download of `record` ended, with what can be done next."""
+    """How the download of `record` ended, with what can be done next; a failed one stands among the downloads."""
     try:
         now = manager.record(record.id)
     except ModelNotFound:
         now = record.with_(status=Status.AVAILABLE)
-    if now.status is Status.ERROR:
-        retry = button("retry", now, "Retry", "retry", id="")
-        said = " ".join(filter(None, (now.error_message, words.kept(now))))
-        return _panel("is-bad", "alert", f"{now.name} did not arrive", said, retry)
     if now.status is Status.AVAILABLE:
         return _panel("", "stop", f"{now.name} was cancelled", "None of its files were kept.", "")
-    if now.status in COMING:
+    if now.status in (*COMING, Status.ERROR):
         return ""
     use = use_button(now, id="", data_tab="models")
     return _panel("is-ok", "check", f"{now.name} is ready", words.next_step(now), use)
 
 
-def _row(manager: "Manager", record: ModelRecord, first: bool) -> str:
-    # One download runs at a time; it is the one that tests and people mean by "the" progress.
-    event = newest_event(manager, record) or Event(Stage.QUEUED)
-    cancel = button("cancel", record, "Cancel", "stop", id="cancel-btn" if first else "")
-    bar_id = "download-progress" if first else ""
+def _section(title: str, rows: list[str]) -> str:
+    if not rows:
+        return ""
+    count = f'<span class="mi-count" aria-live="polite">{len(rows)}</span>'
+    return (
+        f'<section class="mi-coming" aria-label="{title}"><h2 class="mi-h2">{title} {count}</h2>'
+        f"{''.join(rows)}</section>"
+    )
+
+
+def _row(manager: "Manager", record: ModelRecord, before: int) -> str:
+    """before: downloads that come first. One runs at a time; it is the one that tests and people mean by "the"."""
+    cancel = button("cancel", record, "Cancel", "stop", id="" if before else "cancel-btn")
+    if before and record.status is Status.QUEUED:
+        told = f'<p class="mi-line">{words.STAGE[Stage.QUEUED]}. {words.place_in_line(before)}</p>'
+    else:
+        event = newest_event(manager, record) or Event(Stage.QUEUED)
+        told = progress(record, event, "" if before else "download-progress")
     return (
         f'<article class="mi-card is-{record.status}">{heading(record, "")}{source_line(record)}'
-        f'{progress(record, event, bar_id)}<div class="mi-actions">{cancel}</div></article>'
+        f'{told}<div class="mi-actions">{cancel}</div></article>'
+    )
+
+
+def _stopped(manager: "Manager", record: ModelRecord) -> str:
+    """A download that failed: why, what Retry has to bring still, and the way to be rid of it."""
+    retry = button("retry", record, "Retry", "retry", "is-primary", id="")
+    delete = button(
+        "delete",
+        record,
+        "Delete",
+        "trash",
+        "is-quiet is-danger",
+        id="",
+        data_question=f"Delete {record.name}?",
+        data_body=words.freed(record, manager.storage().models.get(record.id, 0)),
+        data_ok="Delete",
+    )
+    why = note(record.error_message or "The download was interrupted.")
+    return (
+        f'<article class="mi-card is-{record.status}">{heading(record, "")}{source_line(record)}'
+        f'{why}{kept(record)}<div class="mi-actions">{retry}{delete}</div></article>'
     )
 
 

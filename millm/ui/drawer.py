@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from millm.contexts import DEFAULT_CONTEXT
 from millm.errors import InvalidRequest, ModelAlreadyExists, explain
-from millm.estimate import DEFAULT_CONTEXT
 from millm.records import ModelRecord, Status, is_dimension
 from millm.ui.actions import NONSENSE
 from millm.ui.cards import badge, button, drawer_button, newest_event, note, use_button

@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.ui import words
-from millm.ui.costs import EXACTLY, ICON
+from millm.ui.costs import EXACTLY
 from millm.ui.icons import icon
 from millm.ui.stacked_bar import Part, legend, stacked
 
@@ -23,12 +23,13 @@ def memory_picture(room: "Room", present: str = "") -> str:
     ]
     there = room.free + room.freed
     scale = max(needed.total, there, 1)
+    sign = icon("check" if room.fit == "ok" else "alert", 16)
     return (
         f'<section class="mi-room is-{room.fit}" aria-label="Memory"><dl class="mi-figures">'
         f"{_figures(room, present)}</dl>"
         f'<div class="mi-room-bar"><div class="mi-room-free" style="width:{100 * there / scale:.2f}%"></div>'
         f"{stacked(parts, scale, 'Memory needed')}</div>{legend([*parts, Part(_limit(room), there, 'is-limit')])}"
-        f'<p class="mi-room-fit">{icon(ICON[room.fit], 16)}<span>{_verdict(room, there)}</span></p>'
+        f'<p class="mi-room-fit">{icon("check" if room.fit == "ok" else "alert", 16)}<span>{_verdict(room, there)}</span></p>'
         f'<p class="mi-small">{_longest(room)}{_provenance(room)}</p></section>'
     )
 

@@ -52,27 +52,6 @@
     setTimeout(() => document.getElementById('send-btn')?.click());  // once gradio has taken the text over
   };
 
-  // Repositories that match what is being typed; the browser itself offers them.
-  let typing;
-  const suggest = (field) => {
-    clearTimeout(typing);
-    const text = field.value.trim();
-    if (text.length > 2 && !text.includes('://')) typing = setTimeout(() => offer(field, text), 300);
-  };
-  const offer = async (field, text) => {
-    const answer = await fetch(`api/hub/search?q=${encodeURIComponent(text)}`).catch(() => null);
-    if (!answer?.ok || field.value.trim() !== text) return;  // Preview says why the hub does not answer
-    const { data } = await answer.json();
-    const list = document.getElementById('repo-matches')
-      || document.body.appendChild(Object.assign(document.createElement('datalist'), { id: 'repo-matches' }));
-    field.setAttribute('list', list.id);
-    list.replaceChildren(...data.map(({ repo_id: repo, downloads, gated }) =>
-      new Option(`${downloads.toLocaleString()} downloads${gated ? ', gated' : ''}`, repo)));
-  };
-  document.addEventListener('input', (event) => {
-    if (event.target.closest('#repo-input')) suggest(event.target);
-  });
-
   const pick = (button) => {
     window.millm.pick(button.dataset.pick);
     follow('preview-card', innerWidth > 900 ? 'nearest' : 'start');

@@ -8,7 +8,7 @@ import gradio as gr
 
 from millm.errors import explain
 from millm.records import Status
-from millm.ui import actions, download_tab, drawer, models_tab, playground_tab, status_bar
+from millm.ui import actions, download_tab, drawer, models_tab, news, playground_tab, status_bar
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -24,6 +24,7 @@ BRAND = (
     f'aria-label="Switch between light and dark">{icon("contrast", 20)}</button>'
 )
 POLL_S = 1.0
+PARTS = 7  # of the page that follow the manager, the stamp among them
 CACHE_S = 86400
 QUEUE_SLOTS = 64
 IDLE_S = 0.01  # seconds; gradio's own 0.001 keeps 6 % of a core busy with nobody there
@@ -39,10 +40,14 @@ class Live:
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
 
-    def draw(self, *filters: str) -> tuple[Any, ...]:
-        """Status bar, downloads, storage, cards, notice of the playground, stamp. filters: as in `Filters`."""
-        version, bar = self._manager.version, self._bar()
-        return (bar, *self._parts(Filters(*filters)), _stamp(version, bar))
+    def draw(self, *filters: str, stamp: str = "") -> tuple[Any, ...]:
+        """Status bar, downloads, storage, cards, notice of the playground, news since `stamp`, stamp.
+
+        filters: as in `Filters`.
+        """
+        version, told = self._manager.news(_seen(stamp))
+        bar = self._bar()
+        return (bar, *self._parts(Filters(*filters)), news.draw_news(version, told), _stamp(version, bar))
 
     def poll(self, *shown: str) -> tuple[Any, ...]:
         """The same, where what the page shows is out of date. shown: the filters, and the stamp last."""
@@ -51,28 +56,29 @@ class Live:
             version, bar = self._manager.version, self._bar()
             fresh = _stamp(version, bar)
             if stamp == fresh:
-                return (gr.skip(),) * 6
-            if stamp.split(" ")[0] == str(version):
-                return (bar, *(gr.skip(),) * 4, fresh)
-            return (bar, *self._parts(Filters(*filters)), fresh)
+                return (gr.skip(),) * PARTS
+            if _seen(stamp) == version:
+                return (bar, *(gr.skip(),) * (PARTS - 2), fresh)
+            return self.draw(*filters, stamp=stamp)
         except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured; the next tick draws)
             explain(error)
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * PARTS
 
     def filter(self, *filters: str) -> tuple[str, str]:
         """Storage and the cards that the filters let through."""
         wanted = Filters(*filters)
         return models_tab.draw_storage(self._manager, wanted), models_tab.draw_cards(self._manager, wanted)
 
-    def act(self, event: gr.EventData, *filters: str) -> Iterator[tuple[Any, ...]]:
+    def act(self, event: gr.EventData, *shown: str) -> Iterator[tuple[Any, ...]]:
         """Carries out what a button asked, and draws what came of it; tells how a check of files ended."""
         action, model = getattr(event, "action", None), getattr(event, "model", None)
         if action != "verify":
             question = actions.act(self._manager, action, model)
-            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(*filters))
+            *filters, stamp = shown
+            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(*filters, stamp=stamp))
             return
         for _ in actions.verify(self._manager, model):
-            yield (gr.skip(),) * 7  # the timer draws the progress
+            yield (gr.skip(),) * (PARTS + 1)  # the timer draws the progress
 
     def _bar(self) -> str:
         loading = self._manager.records(status=Status.LOADING)
@@ -100,6 +106,7 @@ def build(manager: "Manager") -> gr.Blocks:
         bar = status_bar.build()
         dialog = actions.build_dialog()
         drawer.build(manager)
+        told = news.build(manager)
         # a hidden text, not gr.State: that would hold one of the browser's six connections for every open page
         stamp = gr.Textbox("", visible=False)
         with gr.Tabs(elem_id="nav", overflow_behavior="wrap"):
@@ -109,7 +116,7 @@ def build(manager: "Manager") -> gr.Blocks:
                 models = models_tab.build()
             with gr.Tab("Playground", id="playground", elem_id="tab-playground"):
                 notice = playground_tab.build(manager)
-        shown = [bar, downloads.running, models.storage, models.cards, notice, stamp]
+        shown = [bar, downloads.running, models.storage, models.cards, notice, told, stamp]
         _wire(Live(manager), page, dialog, models, shown)
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer
         page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
@@ -130,7 +137,13 @@ def _wire(live: Live, page: gr.Blocks, dialog: gr.HTML, models: models_tab.Model
         trigger_mode="always_last",
         **QUIET,
     )
-    dialog.ask_manager(live.act, filters, [dialog, *shown], trigger_mode="multiple", **QUIET)
+    dialog.ask_manager(live.act, [*filters, shown[-1]], [dialog, *shown], trigger_mode="multiple", **QUIET)
+
+
+def _seen(stamp: str) -> int:
+    """The version that a page shows, 0 for a page that is new or shows something else."""
+    first = stamp.split(" ")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _stamp(version: int, bar: str) -> str:

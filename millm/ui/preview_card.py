@@ -3,17 +3,35 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from millm.errors import GatedModel, InsufficientDisk, MiLLMError
+from millm.errors import (
+    GatedModel,
+    InsufficientDisk,
+    InvalidLocalPath,
+    InvalidRepoId,
+    InvalidToken,
+    InvalidUrl,
+    MiLLMError,
+    RepoNotFound,
+    RevisionNotFound,
+)
 from millm.records import SERVED, ModelType, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import note
 from millm.ui.costs import costs
 from millm.ui.icons import icon
+from millm.ui.memory_steps import context_slider, verdict_line
 
 if TYPE_CHECKING:
     from millm.sources.base import Plan
     from millm.views import Preview
 
+PLACE = {
+    Source.HUGGINGFACE: "repo-input",
+    Source.LOCAL: "path-input",
+    Source.URL: "url-input",
+    Source.OLLAMA: "ollama-input",
+}
+"""The field that says where a model comes from."""
 STEPS = (
     ("The exact commit is chosen", "Every file is pinned to it, and the disk is checked before the first byte."),
     ("Only what is needed comes", "Safetensors weights, config and tokenizer; never a second copy of the weights."),
@@ -50,16 +68,40 @@ def refused(error: MiLLMError) -> str:
     return f'<section class="mi-panel-html" role="alert">{note(error.message)}{way}</section>'
 
 
+def doubt(error: MiLLMError) -> str:
+    """The same where nobody asked: the text in the field may be unfinished, so this is no alarm."""
+    if isinstance(error, InvalidRepoId):
+        return ""
+    return f'<section class="mi-panel-html">{note(error.message, "is-plain")}</section>'
+
+
+def problem_mark(error: MiLLMError, source: Source, asked: bool) -> str:
+    """Tells the script under which field to say what is wrong. asked: the person pressed a button."""
+    match error:
+        case InvalidRepoId() | RepoNotFound() | InvalidLocalPath() | InvalidUrl():
+            field = PLACE[source]
+        case RevisionNotFound():
+            field = "revision-input"
+        case InvalidToken():
+            field = "token-input"
+        case _:
+            return ""
+    reason = error.details.get("reason")
+    said = f"{error.message} ({str(reason).capitalize()}.)" if reason else error.message
+    sure = asked or not isinstance(error, RepoNotFound)
+    return f'<i hidden data-field="{field}" data-problem="{escape(said)}" data-sure="{"yes" if sure else ""}"></i>'
+
+
 def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
     """What a source would bring and what it would cost here. kind: what the model is to be used for."""
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
     served = kind in SERVED and plan.origin.source is not Source.OLLAMA
-    memory = costs(preview) if served else ""
+    verdict, memory = (verdict_line(preview), context_slider(preview) + costs(preview)) if served else ("", "")
     talks = served and kind is ModelType.LLM
     return (
         f'<section class="mi-panel-html mi-preview" aria-label="Preview of {escape(plan.title)}">'
-        f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(preview)}</header>{_good(preview)}'
+        f'<header class="mi-preview-head"><h2>{_title(plan)}</h2>{_tags(preview)}</header>{verdict}{_good(preview)}'
         f'<dl class="mi-rows">{rows}</dl>{memory}{_lack(preview)}{_problems(preview, talks)}'
         "</section>"
     )

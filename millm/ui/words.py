@@ -60,6 +60,9 @@ QUANTIZATION_NOTE = {
     Quantization.FP16: "FP16: half precision, the weights as they were published.",
 }
 
+FORM_HINT = {Quantization.Q4: "recommended", Quantization.Q8: "8 bits", Quantization.FP16: "as published"}
+FIT_SHORT = {"ok": "fits", "tight": "just fits", "exceeds": "too big"}
+
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -196,11 +199,16 @@ def freed(record: ModelRecord, count: int) -> str:
 
 
 def kept(record: ModelRecord) -> str:
-    """What an unfinished download left for Retry: "1.2 GB of 5.0 GB are kept: ..."; "" where there is nothing."""
+    """What an unfinished download left for Retry: "Retry resumes at 1.20 of 5.00 GB."; "" where there is nothing."""
     if record.status is not Status.ERROR or not record.downloaded_bytes:
         return ""
-    whole = f" of {size(record.size_bytes)}" if record.size_bytes else ""
-    return f"{size(record.downloaded_bytes)}{whole} are kept: Retry goes on from there."
+    done, whole = record.downloaded_bytes, record.size_bytes
+    return f"Retry resumes at {share(done, whole) if whole else size(done)}."
+
+
+def place_in_line(before: int) -> str:
+    """Where a waiting download stands. before: how many come first, the running one among them."""
+    return "Next in line." if before <= 1 else f"{several(before, 'download')} before it."
 
 
 def next_step(record: ModelRecord) -> str:

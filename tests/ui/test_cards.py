@@ -113,7 +113,7 @@ def test_a_check_of_files_shows_its_progress_and_can_be_cancelled() -> None:
 
 def test_an_error_says_what_is_kept_for_retry() -> None:
     record = ModelRecord(id=7, status=Status.ERROR, error_message="Network error.", size_bytes=5_000_000_000)
-    assert "1.2 GB of 5.0 GB are kept" in card(record.with_(downloaded_bytes=1_200_000_000))
+    assert "Retry resumes at 1.20 of 5.00 GB." in card(record.with_(downloaded_bytes=1_200_000_000))
     assert "mi-kept" not in card(record)
 
 

@@ -3,13 +3,14 @@
 import re
 
 from millm.catalog import Entry, Suggestion
-from millm.records import ModelType, Source
+from millm.records import ModelType, Quantization, Source
 from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
 from millm.ui.catalog_list import SHOWN_AT_ONCE, catalog_list  # noqa: E402
 
+GB = 10**9
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 
 
@@ -19,17 +20,27 @@ def entry(name: str = "qwen", **options: object) -> Entry:
 
 
 def test_a_row_says_what_it_is_for_what_it_costs_and_whether_it_fits() -> None:
-    html = catalog_list([Suggestion(entry(params="8B", download_mb=16_400), fits=True)])
-    for text in ('data-pick="qwen"', "The qwen", "What qwen does well", "8B params • 16.4 GB", ">Th<", "fits"):
+    forms = {"form": Quantization.Q4, "fitting": (Quantization.Q4, Quantization.Q8)}
+    sizes = {"memory": 6 * GB, "memory_free": 8 * GB, "disk_free": 90 * GB}
+    html = catalog_list([Suggestion(entry(params="8B", download_mb=16_400), True, **sizes, **forms)])
+    for text in ('data-pick="qwen"', "The qwen", "What qwen does well", "8B params • 16.4 GB download", ">Th<"):
         assert text in html, text
+    assert "Q8 fits" in html
+    assert "16.4 GB download • about 6.0 GB as Q4<" in html
+    assert "8.0 GB of memory free" in html
+    assert "Good fits for this computer" in html
     assert "is-ok" in html
     assert "Gated" not in html
     assert "<details>" not in html
 
 
 def test_what_is_too_large_or_gated_says_so_in_words() -> None:
-    html = catalog_list([Suggestion(entry(gated=True), fits=False)])
-    assert "too large for this machine" in html
+    html = catalog_list([Suggestion(entry(gated=True), False, memory=9 * GB, memory_free=8 * GB)])
+    assert "too big<" in html
+    assert "about 9.0 GB of memory, 8.0 GB free" in html
+    full = catalog_list([Suggestion(entry(download_mb=9000), False, disk_free=GB)])
+    assert "too big for the disk" in full
+    assert "9.0 GB of disk needed, 1.0 GB free" in full
     assert "is-bad" in html
     assert "Gated" in html
 

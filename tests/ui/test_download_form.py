@@ -25,7 +25,10 @@ SWITCHED = (
     "revision",
     "model_type",
     "more",
+    "token_way",
+    "trust_way",
 )
+MORE = "revision model_type more"
 
 
 def asked(source: str, **fields: Any) -> Asked:
@@ -62,17 +65,27 @@ def test_the_title_is_what_was_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "shown", "button"),
+    ("source", "kind", "token", "trust", "shown", "button"),
     [
-        ("huggingface", "llm", "repo quantization token trust revision model_type more", "Download"),
-        ("huggingface", "music", "repo token revision model_type more", "Download"),
-        ("local", "llm", "path quantization trust model_type more", "Add"),
-        ("url", "llm", "url checksum quantization trust model_type more", "Download"),
-        ("ollama", "llm", "ollama", "Download"),
+        (
+            "huggingface",
+            "llm",
+            "",
+            False,
+            "repo quantization revision model_type more token_way trust_way",
+            "Download",
+        ),
+        ("huggingface", "llm", "hf_x", True, f"repo quantization token trust {MORE}", "Download"),
+        ("huggingface", "music", "", True, f"repo {MORE} token_way", "Download"),
+        ("local", "llm", "hf_x", False, "path quantization model_type more trust_way", "Add"),
+        ("url", "llm", "", True, "url checksum quantization trust model_type more", "Download"),
+        ("ollama", "llm", "hf_x", True, "ollama", "Download"),
     ],
 )
-def test_only_fields_that_apply_are_shown(source: str, kind: str, shown: str, button: str) -> None:
-    *fields, pressed = switch(source, kind)
+def test_only_fields_that_apply_are_shown(
+    source: str, kind: str, token: str, trust: bool, shown: str, button: str
+) -> None:
+    *fields, pressed = switch(source, kind, token, trust)
     assert [name for name, field in zip(SWITCHED, fields, strict=True) if field.visible] == shown.split()
     assert pressed.value == button
 

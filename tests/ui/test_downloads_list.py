@@ -30,6 +30,10 @@ def test_the_running_download_comes_first_and_alone_has_the_ids(tmp_path: Path) 
     assert html.index("first") < html.index('id="download-progress"') < html.index("second")
     assert html.count('data-act="cancel"') == 2
     assert "Waiting for its turn" in html
+    third = begin(manager, "third")
+    html = draw_downloads(manager)
+    assert html.index("Next in line.") < html.index("third") < html.index("2 downloads before it.")
+    manager.cancel(third.id)
     manager.cancel(second.id)
     assert "second" not in draw_downloads(manager)
     manager.close(2)
@@ -56,16 +60,34 @@ def test_a_model_for_other_programs_can_be_activated(tmp_path: Path) -> None:
     manager.close(1)
 
 
-def test_a_failed_download_says_why_and_can_be_retried(tmp_path: Path) -> None:
+def test_a_failed_download_stays_in_the_list_with_what_retry_has_to_bring(tmp_path: Path) -> None:
     sentence = "Download failed: Network error. Please check connection and try again."
     manager = make_manager(tmp_path, FakeFetcher(fail_with=DownloadFailed(sentence)))
     record = begin(manager, "tiny")
     finish(manager, record)
-    html = draw_ending(manager, record)
+    assert draw_ending(manager, record) == "", "it stands in the list, on every page and after a reload"
+    html = draw_downloads(manager)
+    assert "Did not arrive" in html
     assert sentence in html
-    assert 'data-act="retry"' in html
-    assert "kept" not in html
+    assert f'data-act="retry" data-model="{record.id}"' in html
+    assert f'data-act="delete" data-model="{record.id}"' in html
+    assert ' id="' not in html  # the card in the models tab has the ids
+    assert "resumes" not in html
     manager.close(1)
+
+
+def test_a_retry_queues_behind_what_came_before_it(tmp_path: Path) -> None:
+    fetcher = FakeFetcher(fail_with=DownloadFailed("No."))
+    manager = make_manager(tmp_path, fetcher)
+    failed = begin(manager, "older")
+    finish(manager, failed)
+    fetcher.fail_with, fetcher.chunks, fetcher.pause_s = None, 100, 0.02
+    begin(manager, "newer")
+    manager.retry(failed.id)
+    html = draw_downloads(manager)
+    assert html.index("newer") < html.index("older")
+    assert "Did not arrive" not in html
+    manager.close(2)
 
 
 def test_a_cancelled_download_says_that_nothing_was_kept(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import gradio as gr  # noqa: E402
 
 from millm.ui.page import Live  # noqa: E402
 
-SHOWN_ONCE = 6
+SHOWN_ONCE = 7
 UNCHANGED = gr.skip()
 ALL = ("", "All", "All types")
 IDS = """tab-download tab-models tab-playground status-bar
@@ -60,7 +60,7 @@ def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None
     bar, *_, stamp = live.draw(*ALL)
     drawn = live.poll(*ALL, stamp.split()[0] + " 0")
     assert (drawn[0], drawn[-1]) == (bar, stamp)
-    assert drawn[1:5] == (UNCHANGED,) * 4
+    assert drawn[1:6] == (UNCHANGED,) * 5
 
 
 def test_a_page_of_an_earlier_process_is_drawn_anew(manager: Manager) -> None:

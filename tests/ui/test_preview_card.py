@@ -33,7 +33,8 @@ def test_all_facts_are_there() -> None:
     for fact in ("acme/gemma", "gemma", "2.5B", "Gemma2ForCausalLM", "8K tokens", "c5ebcd40", "2 files", "120 GB"):
         assert fact in html, fact
     assert "<dt>Download</dt><dd>5.0 GB</dd>" in html
-    assert "Memory with 4K tokens of context" in html
+    assert "Memory with <b data-context>4K</b> tokens of context" in html
+    assert "Fits in memory" in html
     assert "24.0 GB free" in html
 
 

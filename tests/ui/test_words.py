@@ -109,8 +109,8 @@ def test_deleting_says_what_it_frees_and_that_local_files_stay() -> None:
 
 def test_what_is_kept_for_retry_is_said_with_numbers() -> None:
     record = ModelRecord(status=Status.ERROR, downloaded_bytes=1_200_000_000, size_bytes=5_000_000_000)
-    assert words.kept(record) == "1.2 GB of 5.0 GB are kept: Retry goes on from there."
-    assert words.kept(record.with_(size_bytes=None)).startswith("1.2 GB are kept")
+    assert words.kept(record) == "Retry resumes at 1.20 of 5.00 GB."
+    assert words.kept(record.with_(size_bytes=None)) == "Retry resumes at 1.2 GB."
     assert words.kept(record.with_(downloaded_bytes=0)) == ""
     assert words.kept(record.with_(status=Status.READY)) == ""
 

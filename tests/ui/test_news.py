@@ -1,0 +1,69 @@
+"""The end of a download reaches every page once, wherever on it a person is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeFetcher, make_manager
+
+from millm.errors import DownloadFailed
+from millm.manager import Manager
+from millm.records import ModelRecord, Source
+from millm.sources.base import Origin
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+import gradio as gr  # noqa: E402
+
+from millm.ui import news  # noqa: E402
+from millm.ui.page import Live  # noqa: E402
+
+ALL = ("", "All", "All types")
+
+
+def bring(manager: Manager, name: str) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    return record
+
+
+def told(drawn: tuple[Any, ...]) -> list[list[object]]:
+    return [] if drawn[-2] == gr.skip() else list(json.loads(drawn[-2].props["items"])["told"])
+
+
+def test_what_ended_is_told_once_to_every_page_that_was_there(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    live = Live(manager)
+    *_, first = live.draw(*ALL)
+    record = bring(manager, "tiny")
+    drawn = live.poll(*ALL, first)
+    assert told(drawn) == [[news.COMPLETE, record.id]]
+    assert told(live.poll(*ALL, first)) == told(drawn), "a second page that showed the same"
+    assert told(live.poll(*ALL, drawn[-1].replace(" ", " 0"))) == [], "once"
+    assert told(live.draw(*ALL)) == [], "nothing after a reload"
+    assert told(live.poll(*ALL, "12 0")) == [], "nor after a restart"
+    manager.close(1)
+
+
+def test_the_toast_says_what_happened_and_what_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(news, "done", said.append)
+    monkeypatch.setattr(news, "warn", said.append)
+    fetcher = FakeFetcher()
+    manager = make_manager(tmp_path, fetcher)
+    good = bring(manager, "good")
+    fetcher.fail_with = DownloadFailed("No network.")
+    bad = bring(manager, "bad")
+    news.say(manager, [[news.COMPLETE, good.id], [news.FAILED, bad.id], [news.FAILED, 99], [news.FAILED, good.id]])
+    assert said == ["good is ready. Load it to chat with it and to serve it.", "bad: No network."]
+    manager.close(1)
+
+
+@pytest.mark.parametrize("nonsense", [None, "x", [["rm", 1]], [[news.COMPLETE]], [{}], [[news.COMPLETE, "1"]]])
+def test_nonsense_of_a_browser_is_not_news(tmp_path: Path, nonsense: object) -> None:
+    manager = make_manager(tmp_path)
+    news.say(manager, nonsense)
+    manager.close(1)
