@@ -7,7 +7,10 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "playground.css")
+SHEETS = ("theme.css", "cards.css", "playground.css", "conversations.css")
+SCRIPTS = (  # each uses those before it
+    *("page.js", "chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
+)
 ICONS = {  # element id: icon
     "tab-download-button": "download",
     "tab-models-button": "models",
@@ -103,5 +106,5 @@ def head() -> str:
     """What goes into the page's head as it stands: the style sheets and the script."""
     icons = "".join(f"#{element}{{--icon:{mask(name)}}}" for element, name in ICONS.items())
     sheets = "".join((HERE / sheet).read_text(encoding="utf-8") for sheet in SHEETS)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    return f"<style>{icons}{sheets}</style><script>{script}</script>"
+    scripts = "".join(f"<script>{(HERE / script).read_text(encoding='utf-8')}</script>" for script in SCRIPTS)
+    return f"<style>{icons}{sheets}</style>{scripts}"
