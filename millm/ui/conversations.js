@@ -20,9 +20,11 @@
   const fresh = () => ({ id: store.newId(), rev: null, title: UNTITLED, named: false, created: Date.now(), model: '' });
   const contents = (...parts) => JSON.stringify(parts);
 
-  const say = (sentence) => {
+  let troubled = false;  // whether the sentence above is about this browser's storage
+  const say = (sentence, trouble = Boolean(sentence)) => {
     const note = byId('chats-note');
     if (!note) return;
+    troubled = trouble;
     note.querySelector('span').textContent = sentence;
     note.hidden = !sentence;
   };
@@ -47,7 +49,8 @@
       kept = forked ? contents(chat.title, said, controls) : json;
       remember();
     }
-    say(problem || (forked ? FORKED : ''));
+    if (problem || troubled) say(problem);
+    if (forked) say(FORKED, false);
     draw();
   };
 
@@ -86,6 +89,7 @@
     now = chat ? head(chat) : fresh();
     opening = chat;
     latest = null;
+    if (!troubled) say('');
     clearTimeout(timer);
     timer = 0;
     remember();
@@ -143,7 +147,9 @@
     field.select();
   });
   document.addEventListener('keydown', (event) => {
-    if (event.target.id === 'name-field' && event.key === 'Enter') byId('name-dialog').close(event.target.value);
+    if (event.target.id !== 'name-field' || event.key !== 'Enter') return;
+    event.preventDefault();  // else it presses the button that gets the focus back
+    byId('name-dialog').close(event.target.value);
   });
 
   const rename = async (id) => {

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ def defaults(record: ModelRecord | None) -> Controls:
     if record is None:
         return Controls()
     chosen = record.settings.get("generation")
-    told = {**_numbers(_published(record)), **_numbers(chosen if isinstance(chosen, Mapping) else {})}
     system = record.settings.get("system_prompt")
-    return replace(Controls(), **told, system=system if isinstance(system, str) else "")
+    told: dict[str, Any] = _numbers(_published(record)) | _numbers(chosen if isinstance(chosen, Mapping) else {})
+    return Controls(**told, system=system if isinstance(system, str) else "")
 
 
 def _published(record: ModelRecord) -> dict[str, Any]:
@@ -54,8 +53,8 @@ def _published(record: ModelRecord) -> dict[str, Any]:
     return {**written, "max_tokens": written.get("max_new_tokens"), **greedy}
 
 
-def _numbers(given: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name in GENERATION:
         value = given.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

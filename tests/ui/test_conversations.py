@@ -20,7 +20,7 @@ from millm.sources.base import Origin
 from millm.ui import mount
 
 playwright_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -70,25 +70,33 @@ def url(manager: Manager) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def open_context() -> Iterator[Callable[..., BrowserContext]]:
-    """Opens browser profiles of their own whose pages collect what goes wrong in them."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("Chromium is not installed")
-    wrong: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
-
-        def open_one(size: dict[str, int] = DESK, script: str = "") -> BrowserContext:
-            context = browser.new_context(viewport=size)
-            if script:
-                context.add_init_script(script)
-            context.on("weberror", lambda error: wrong.append(str(error.error)))
-            return context
-
-        yield open_one
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Opens browser profiles of their own whose pages collect what goes wrong in them."""
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
+
+    def open_one(size: dict[str, int] = DESK, script: str = "") -> BrowserContext:
+        contexts.append(browser.new_context(viewport=size))
+        if script:
+            contexts[-1].add_init_script(script)
+        contexts[-1].on("weberror", lambda error: wrong.append(str(error.error)))
+        return contexts[-1]
+
+    yield open_one
+    for context in contexts:
+        context.close()
     assert wrong == []
 
 
@@ -112,7 +120,8 @@ def ask(page: Page, text: str, whole: bool = True) -> None:
 def kept(page: Page) -> list[dict[str, Any]]:
     """The conversations in localStorage, oldest first."""
     script = "Object.entries(localStorage).filter(([key]) => key.startsWith('millm-chat-')).map(([, chat]) => chat)"
-    return sorted((json.loads(chat) for chat in page.evaluate(script)), key=lambda chat: chat["created"])
+    whole = (json.loads(chat) for chat in page.evaluate(script) if chat != "{")
+    return sorted(whole, key=lambda chat: chat["created"])
 
 
 def questions(page: Page) -> Any:
@@ -147,7 +156,9 @@ def test_conversations_are_kept_changed_and_listed(
     expect(page.locator("#chat-log .thought-group")).to_contain_text("Thought for 0.")
     expect(page.locator("#chat-log")).not_to_contain_text("hm well")  # it is folded away
 
+    page.evaluate("localStorage.setItem('millm-chat-broken', '{')")
     in_drawer(page, "the first question", "rename")
+    expect(page.locator("#chats-foot")).to_contain_text("1 cannot be read")
     page.locator("#name-field").fill("Words & <i>more</i>")
     page.keyboard.press("Enter")
     expect(page.locator("#chats-list li b")).to_have_text(["Think: <b>twice</b>", "Words & <i>more</i>"])
@@ -164,7 +175,7 @@ def test_conversations_are_kept_changed_and_listed(
     expect(page.locator("#chats-drawer")).to_be_hidden()
     in_drawer(page, "Words", "delete")
     page.locator("#confirm-cancel-btn").click()
-    assert len(kept(page)) == 2
+    assert len(kept(page)) == 2, "the broken one is left alone"
     in_drawer(page, "Words", "delete")
     page.locator("#confirm-ok-btn").click()
     expect(page.locator("#chats-list li")).to_have_count(1)

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-import httpx
 import pytest
+from api.serving import load, serving
+from fakes import make_manager
 from running import App, Client
 
+from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Message, Sampling
 from millm.records import ModelRecord
 from millm.ui.answers import Controls, chat_request
@@ -55,25 +58,41 @@ def test_without_a_model_its_name_is_left_to_the_person() -> None:
     assert "Bearer $MILLM_API_KEY" in shown["curl"]
 
 
+def run_both(shown: dict[str, str], **environ: str) -> tuple[str, str]:
+    """What the programs print: curl's answer taken out of its JSON, and Python's."""
+    commands = (["sh", "-c", shown["curl"]], [sys.executable, "-c", shown["python"]])
+    by_curl, by_python = (
+        subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=60)
+        for command in commands
+    )
+    assert by_python.stderr == ""
+    return json.loads(by_curl.stdout)["choices"][0]["message"]["content"], by_python.stdout.removesuffix("\n")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("key", ["", "a-key"], ids=["open", "keyed"])
-def test_both_programs_run(run_app: Callable[..., App], key: str) -> None:
-    app = run_app(*(("--api-key", key) if key else ()), first=True)
+def test_both_programs_run_and_send_what_was_written(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    load(manager)
+    with serving(create_app(manager, GuardPolicy())) as url:
+        shown = json.loads(draw(request(), RECORD, f"{url}/v1", False))
+        said = run_both(shown)
+    manager.close(1)
+    assert said[0] == said[1]
+    assert said[0].split() == AWKWARD.split(), "the fake model says what it hears"
+
+
+@pytest.mark.slow
+def test_both_programs_run_with_a_key_and_a_schema(run_app: Callable[..., App]) -> None:
+    app = run_app("--api-key", "a-key", first=True)
     client = Client(app)
-    client.http.headers["authorization"] = f"Bearer {key}"
+    client.http.headers["authorization"] = "Bearer a-key"
     (record,) = client.ask("GET", "/api/models", 200)
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    loaded = ModelRecord(name=client.wait(record["id"], "loaded")["name"], context_length=record["context_length"])
-    schema = '{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}'
-    asked = request(structured=True, schema=schema, temperature=0, min_p=0.05, presence_penalty=0.1)
-    keyed = httpx.get(f"{app.url}/v1/models").status_code == 401
-    assert keyed is bool(key)
-    shown = json.loads(draw(asked, loaded, f"{app.url}/v1", keyed))
-    environ = {**os.environ, "MILLM_API_KEY": key or "unused"}
-    by_curl = subprocess.run(["sh", "-c", shown["curl"]], capture_output=True, text=True, env=environ, timeout=60)
-    by_python = subprocess.run(
-        [sys.executable, "-c", shown["python"]], capture_output=True, text=True, env=environ, timeout=60
-    )
-    said = json.loads(by_curl.stdout)["choices"][0]["message"]["content"]
-    assert by_python.stderr == ""
-    assert by_python.stdout.rstrip("\n") == said, "with a seed both ask for the same"
+    client.wait(record["id"], "loaded")
+    guide = ModelRecord(name=record["name"], context_length=record["context_length"])
+    schema = '{"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}'
+    asked = request(structured=True, schema=schema, min_p=0.05, presence_penalty=0.1, max_tokens=64)
+    shown = json.loads(draw(asked, guide, f"{app.url}/v1", True))
+    by_curl, by_python = run_both(shown, MILLM_API_KEY="a-key")
+    assert by_curl == by_python, "with a seed both get the same"
+    assert isinstance(json.loads(by_curl)["sure"], bool)
