@@ -59,7 +59,7 @@
     if (!now || !latest) return;
     const asked = JSON.stringify(messages.questions(values[0])) !== JSON.stringify(messages.questions(latest[0]));
     latest = values;
-    requestAnimationFrame(() => messages.drawNumbers(latest?.[0] ?? []));
+    requestAnimationFrame(() => messages.tidy(latest?.[0] ?? []));
     sampling.mark(values.slice(1));
     if (asked) write();
     else timer ||= setTimeout(write, WRITE_MS);
@@ -107,7 +107,7 @@
     latest = [said, ...controls];
     kept = contents(now.title, said, controls);
     opening = null;
-    requestAnimationFrame(() => messages.drawNumbers(latest?.[0] ?? []));
+    requestAnimationFrame(() => messages.tidy(latest?.[0] ?? []));
     sampling.mark(controls);
     return [said, messages.numbersOf(said.at(-1))?.outerHTML ?? '', '', ...controls];
   };

@@ -45,6 +45,26 @@
     });
   };
 
+  // For keyboards and screen readers: gradio's thoughts open by a title that is a button with another one in it, and
+  // its blocks of code scroll by mouse only.
+  const makeReachable = () => {
+    document.querySelectorAll('#chat-log .thought-group > [role=button]').forEach((title) => {
+      title.setAttribute('aria-expanded', title.classList.contains('expanded'));
+      title.querySelectorAll('button').forEach((arrow) => {
+        arrow.disabled = true;
+        arrow.setAttribute('aria-hidden', 'true');
+      });
+    });
+    document.querySelectorAll('#chat-log pre').forEach((block) => { block.tabIndex = 0; });
+  };
+  const tidy = (said) => {
+    drawNumbers(said);
+    makeReachable();
+  };
+  for (const kind of ['click', 'keyup']) {
+    document.addEventListener(kind, (event) => { if (event.target.closest('.thought-group')) setTimeout(makeReachable, 50); });
+  }
+
   // A conversation as others may read it. names: of its controls.
   const exported = (chat, names) => {
     const messages = [];
@@ -73,5 +93,5 @@
     };
   };
 
-  window.millm.messages = { questions, titleOf, slim, numbersOf, drawNumbers, exported };
+  window.millm.messages = { questions, titleOf, slim, numbersOf, tidy, exported };
 })();

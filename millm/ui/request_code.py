@@ -62,7 +62,7 @@ def python(fields: Fields, address: str, keyed: bool) -> str:
     own = {name: fields[name] for name in OWN_FIELDS if name in fields}
     named = {name: value for name, value in fields.items() if name not in own} | ({"extra_body": own} if own else {})
     arguments = "".join(f"    {name}={_literal(value)},\n" for name, value in named.items())
-    key = f'os.environ["{KEY_VARIABLE}"]' if keyed else '"none"'
+    key = f"os.environ[{KEY_VARIABLE!r}]" if keyed else repr("none")
     return (
         f"{'import os' + chr(10) * 2 if keyed else ''}from openai import OpenAI\n\n"
         f"client = OpenAI(base_url={address!r}, api_key={key})\n"
@@ -131,4 +131,11 @@ def _within(request: ChatRequest, record: ModelRecord | None) -> ChatRequest:
 
 def build() -> gr.HTML:
     """Builds the dialog; its event "ask_code" brings the address, and its property `code` what it then shows."""
-    return gr.HTML(DIALOG, code="", apply_default_css=False, js_on_load=DIALOG_SCRIPT, elem_id="code-block")
+    return gr.HTML(
+        DIALOG,
+        code="",
+        apply_default_css=False,
+        js_on_load=DIALOG_SCRIPT,
+        elem_id="code-block",
+        elem_classes="mi-unseen",
+    )

@@ -41,9 +41,9 @@
     requestAnimationFrame(window.millm.presets.settle);
     if (!base || !byId('changed-note')) return;
     const changed = names().filter((_, place) => !same(values[place], base.values[place]));
-    const model = base.model || 'the model';
-    const kept = loaded ? ` Kept when ${model} was loaded.` : '';
-    const said = changed.length ? `You changed ${listed(changed)}.${kept}` : `These are the defaults of ${model}.`;
+    const kept = loaded ? ` Kept when ${base.model} was loaded.` : '';
+    const plain = base.model ? `These are the defaults of ${base.model}.` : 'These are miLLM\'s defaults.';
+    const said = changed.length ? `You changed ${listed(changed)}.${kept}` : plain;
     if (loaded || !byId('changed-note').textContent.startsWith(said)) byId('changed-note').textContent = said;
     byId('reset-btn').hidden = !changed.length;
   };

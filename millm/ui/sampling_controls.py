@@ -104,7 +104,10 @@ def _build_more() -> list[Any]:
 
 def _slider(field: str, value: float, step: float, label: str, info: str | None = None) -> gr.Slider:
     least, most = RANGES[field]
-    return gr.Slider(least, most, value, step=step, label=label, info=info, elem_id=field.replace("_", "-"))
+    # without gradio's reset button: that knows nothing of the model's defaults
+    return gr.Slider(
+        least, most, value, step=step, label=label, info=info, buttons=[], elem_id=field.replace("_", "-")
+    )
 
 
 def _presets() -> str:
