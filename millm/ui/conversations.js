@@ -55,17 +55,17 @@
   };
 
   // A question is kept at once, an answer every two seconds while it grows, and at its end.
-  const seen = (...values) => {
+  const seen = (log, ...controls) => {
     if (!now || !latest) return;
-    const asked = JSON.stringify(messages.questions(values[0])) !== JSON.stringify(messages.questions(latest[0]));
-    latest = values;
+    const asked = contents(messages.questions(log ?? [])) !== contents(messages.questions(latest[0]));
+    latest = [log ?? [], ...controls];
     requestAnimationFrame(() => messages.tidy(latest?.[0] ?? []));
-    sampling.mark(values.slice(1));
+    sampling.mark(controls);
     if (asked) write();
     else timer ||= setTimeout(write, WRITE_MS);
   };
-  const ended = (...values) => {
-    latest = values;
+  const ended = (log, ...controls) => {
+    latest = [log ?? [], ...controls];
     write();
     const go = next;
     next = null;
