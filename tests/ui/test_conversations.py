@@ -75,10 +75,12 @@ def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("Chromium is not installed")
+    expect.set_options(timeout=SOON)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
         yield browser
         browser.close()
+    expect.set_options(timeout=5000)
 
 
 @pytest.fixture
@@ -103,8 +105,8 @@ def open_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
 def open_playground(context: BrowserContext, url: str) -> Page:
     page = context.new_page()
     page.goto(url)
-    page.locator("#tab-playground-button").click(timeout=SOON)
-    expect(page.locator("#chat-input textarea")).to_be_visible(timeout=SOON)
+    page.locator("#tab-playground-button").click()
+    expect(page.locator("#chat-input textarea")).to_be_visible()
     return page
 
 
@@ -112,9 +114,9 @@ def ask(page: Page, text: str, whole: bool = True) -> None:
     page.locator("#chat-input textarea").fill(text)
     page.locator("#send-btn").click()
     if whole:
-        expect(page.locator("#chat-input textarea")).to_have_value("", timeout=SOON)
-        expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
-        expect(page.locator("#chat-stats")).to_contain_text("prompt tokens", timeout=SOON)
+        expect(page.locator("#chat-input textarea")).to_have_value("")
+        expect(page.locator("#send-btn")).to_be_visible()
+        expect(page.locator("#chat-stats")).to_contain_text("prompt tokens")
 
 
 def kept(page: Page) -> list[dict[str, Any]]:
@@ -141,11 +143,11 @@ def test_conversations_are_kept_changed_and_listed(
     ask(page, "the first question")
     expect(page.locator("#chats-title")).to_have_text("the first question")
     ask(page, "and one more")
-    expect(page.locator("#chat-log .mi-stats")).to_have_count(1, timeout=SOON)
+    expect(page.locator("#chat-log .mi-stats")).to_have_count(1)
     expect(page.locator("#chat-log .mi-stats")).to_contain_text("3 answer tokens")
 
     page.reload()
-    expect(questions(page)).to_have_text(["the first question", "and one more"], timeout=SOON)
+    expect(questions(page)).to_have_text(["the first question", "and one more"])
     expect(page.locator("#chat-stats")).to_contain_text("3 answer tokens")
     expect(page.locator("#chat-log .mi-stats")).to_have_count(1)
 
@@ -171,7 +173,7 @@ def test_conversations_are_kept_changed_and_listed(
     assert (exported["model"], exported["settings"]["Temperature"]) == ("tiny", 0.7)
 
     in_drawer(page, "Words", "open")
-    expect(questions(page)).to_have_count(2, timeout=SOON)
+    expect(questions(page)).to_have_count(2)
     expect(page.locator("#chats-drawer")).to_be_hidden()
     in_drawer(page, "Words", "delete")
     page.locator("#confirm-cancel-btn").click()
@@ -188,33 +190,33 @@ def test_regenerate_edit_undo_and_stop_are_kept_too(open_context: Callable[..., 
     page = open_playground(open_context(), url)
     ask(page, "one two")
     page.get_by_role("button", name="Regenerate").or_(page.get_by_label("Retry")).first.click()
-    expect(page.locator("#chat-log [data-testid=bot]")).to_have_count(1, timeout=SOON)
-    expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
+    expect(page.locator("#chat-log [data-testid=bot]")).to_have_count(1)
+    expect(page.locator("#send-btn")).to_be_visible()
 
     page.locator("#chat-log .user-row").hover()
     page.get_by_label("Edit").first.click()
     page.locator("#chat-log .user-row textarea").fill("three four five")
     page.get_by_label("Submit").first.click()
-    expect(page.locator("#chat-log [data-testid=bot]")).to_have_text("three four five", timeout=SOON)
-    expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
+    expect(page.locator("#chat-log [data-testid=bot]")).to_have_text("three four five")
+    expect(page.locator("#send-btn")).to_be_visible()
     (chat,) = kept(page)
     assert [message["content"][0]["text"] for message in chat["messages"]] == ["three four five"] * 2
 
     page.get_by_label("Undo").first.click()
-    expect(page.locator("#chat-input textarea")).to_have_value("three four five", timeout=SOON)
+    expect(page.locator("#chat-input textarea")).to_have_value("three four five")
     expect(questions(page)).to_have_count(0)
 
     ask(page, LONG, whole=False)
-    expect(page.locator("#chat-log [data-testid=bot]")).to_contain_text("word3", timeout=SOON)
+    expect(page.locator("#chat-log [data-testid=bot]")).to_contain_text("word3")
     assert len(kept(page)[0]["messages"]) >= 1, "the question is kept at once"
     page.reload()
-    expect(questions(page)).to_have_count(1, timeout=SOON)
-    expect(page.locator("#chat-log [data-testid=bot]")).to_contain_text("word3", timeout=SOON)
+    expect(questions(page)).to_have_count(1)
+    expect(page.locator("#chat-log [data-testid=bot]")).to_contain_text("word3")
 
     ask(page, LONG, whole=False)
-    expect(page.locator("#stop-btn")).to_be_visible(timeout=SOON)
+    expect(page.locator("#stop-btn")).to_be_visible()
     page.locator("#chats-new-btn").click()  # it stops the answer, keeps what is there, and goes on
-    expect(questions(page)).to_have_count(0, timeout=SOON)
+    expect(questions(page)).to_have_count(0)
     ask(page, "after that")
     first, second = kept(page)
     assert len(first["messages"]) >= 3
@@ -228,9 +230,9 @@ def test_two_pages_show_the_same_and_never_write_over_each_other(
     one = open_playground(context, url)
     ask(one, "from one")
     two = open_playground(context, url)
-    expect(questions(two)).to_have_text(["from one"], timeout=SOON)
+    expect(questions(two)).to_have_text(["from one"])
     ask(two, "from two")
-    expect(questions(one)).to_have_text(["from one", "from two"], timeout=SOON)
+    expect(questions(one)).to_have_text(["from one", "from two"])
 
     one.evaluate(
         "const key = Object.keys(localStorage).find((key) => key.startsWith('millm-chat-'));"
@@ -258,7 +260,7 @@ def test_a_storage_that_says_no_is_named_and_chat_goes_on(
     open_context: Callable[..., BrowserContext], url: str, script: str, sentence: str
 ) -> None:
     page = open_playground(open_context(PHONE, script), url)
-    expect(page.locator("#chats-note")).to_contain_text(sentence, timeout=SOON)
+    expect(page.locator("#chats-note")).to_contain_text(sentence)
     ask(page, "anybody there")
     expect(page.locator("#chat-log [data-testid=bot]")).to_have_text("anybody there")
     expect(page.locator("#chats-note")).to_contain_text(sentence)
@@ -279,14 +281,14 @@ def test_controls_follow_the_model_until_somebody_changes_them(
     manager.update(other.id, settings={"system_prompt": "Be kind.", "generation": {"temperature": 0.2, "top_p": 0.5}})
     page = open_playground(open_context(), url)
     temperature = page.locator("#temperature input[type=number]")
-    expect(temperature).to_have_value("0.7", timeout=SOON)
-    expect(page.locator("#changed-note")).to_have_text("These are the defaults of tiny.", timeout=SOON)
+    expect(temperature).to_have_value("0.7")
+    expect(page.locator("#changed-note")).to_have_text("These are the defaults of tiny.")
     page.locator("#system-prompt textarea").fill("Mine.")
     expect(page.locator("#preset-select option:checked")).to_have_text("Written here")
     expect(page.locator("#changed-note")).to_contain_text("You changed System prompt")
 
     manager.load(other.id)
-    expect(temperature).to_have_value("0.2", timeout=SOON)
+    expect(temperature).to_have_value("0.2")
     expect(page.locator("#system-prompt textarea")).to_have_value("Mine.")
     expect(page.locator("#changed-note")).to_contain_text("Kept when other was loaded")
     page.locator("#preset-save-btn").click()
@@ -299,18 +301,18 @@ def test_controls_follow_the_model_until_somebody_changes_them(
     page.locator("#preset-select").select_option("My own")
     ask(page, "to be kept")
     page.reload()
-    expect(page.locator("#system-prompt textarea")).to_have_value("Mine.", timeout=SOON)
-    expect(page.locator("#preset-select option:checked")).to_have_text("My own", timeout=SOON)
+    expect(page.locator("#system-prompt textarea")).to_have_value("Mine.")
+    expect(page.locator("#preset-select option:checked")).to_have_text("My own")
 
     page.get_by_role("button", name="Structured answer").click()
     page.locator("#schema-input textarea").fill('{"type": "objekt"}')
-    expect(page.locator("#schema-note")).to_contain_text('"objekt" is no type', timeout=SOON)
+    expect(page.locator("#schema-note")).to_contain_text('"objekt" is no type')
     page.locator("#schema-input textarea").fill('{"type": "object"}')
     page.locator("#schema-switch input").check()
-    expect(page.locator("#schema-note")).to_be_empty(timeout=SOON)
+    expect(page.locator("#schema-note")).to_be_empty()
     page.locator("#chat-input textarea").fill("as code")
     page.locator("#code-btn").click()
-    expect(page.locator("#code-python")).to_contain_text("'content': 'as code'", timeout=SOON)
+    expect(page.locator("#code-python")).to_contain_text("'content': 'as code'")
     expect(page.locator("#code-python")).to_contain_text("'schema': {'type': 'object'}")
     expect(page.locator("#code-curl")).to_contain_text(f"{url}/v1/chat/completions")
     page.locator("#copy-curl-btn").click()
