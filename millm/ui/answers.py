@@ -17,19 +17,31 @@ if TYPE_CHECKING:
 History = list[dict[str, Any]]
 """What gradio's chatbot holds: {"role", "content"}, where the content is text or a list of parts."""
 
+THINK = ("<think>", "</think>")
 REDRAW_S = 0.04  # 25 times a second
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the panel beside the conversation is set to."""
+    """What the panel beside the conversation is set to, in the order of its fields; units as in `Sampling`.
 
-    system: str
-    temperature: float
-    max_tokens: float
-    top_p: float
-    top_k: float
-    seed: float | None
+    max_tokens: None for as many as the context has room for. stops: strings that end the answer, one a line, with
+    \\n for a new line. structured: whether answers follow `schema`, the text of a JSON schema.
+    """
+
+    system: str = ""
+    temperature: float = 0.7
+    max_tokens: float | None = 1024
+    top_p: float = 0.95
+    top_k: float = 0
+    seed: float | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    stops: str = ""
+    structured: bool = False
+    schema: str = ""
 
     @property
     def sampling(self) -> Sampling:
@@ -38,18 +50,30 @@ class Controls:
             temperature=float(self.temperature),
             top_p=float(self.top_p),
             top_k=int(self.top_k),
-            max_tokens=int(self.max_tokens),
+            max_tokens=int(self.max_tokens) if self.max_tokens else None,
             clip=True,
             seed=None if self.seed is None else int(self.seed),
+            stop=tuple(line.replace("\\n", "\n") for line in self.stops.splitlines() if line),
+            min_p=float(self.min_p),
+            repetition_penalty=float(self.repetition_penalty),
+            frequency_penalty=float(self.frequency_penalty),
+            presence_penalty=float(self.presence_penalty),
         )
+
+    @property
+    def followed(self) -> str | None:
+        """The JSON schema that answers follow; None where they are free."""
+        return self.schema if self.structured and self.schema.strip() else None
 
 
 @dataclass(frozen=True)
 class Progress:
     """An answer so far.
 
-    first_token_s: seconds from the question to the first token, 0 before it. ended: why nothing more comes:
-    "stop", "length", "cancelled", "failed" or "dropped"; "" while it is being written. problem: what failed.
+    text, reasoning: as the engine tells them apart. first_token_s: seconds from the question to the first token, 0
+    before it. ended: why nothing more comes: "stop", "length", "cancelled" or "failed"; "" while it is being
+    written. problem: what failed, and field: in which part of the request. thought_s: seconds of reasoning.
+    prompt_tokens: 0 until the end.
     """
 
     text: str = ""
@@ -58,6 +82,29 @@ class Progress:
     tokens_per_s: float = 0.0
     ended: str = ""
     problem: str = ""
+    field: str = ""
+    reasoning: str = ""
+    thought_s: float = 0.0
+    prompt_tokens: int = 0
+
+    @property
+    def thought(self) -> str:
+        """What the model thought before it answered."""
+        return (self.reasoning or _apart(self.text)[0]).strip()
+
+    @property
+    def said(self) -> str:
+        """What it answered."""
+        return _apart(self.text)[1]
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """Reasoning and answer in the text of an engine that leaves the model's marks standing."""
+    before, opened, rest = text.partition(THINK[0])
+    if not opened or before.strip():
+        return "", text
+    thought, _, said = rest.partition(THINK[1])
+    return thought, said.lstrip("\n")
 
 
 def plain_text(content: Any) -> str:
@@ -78,7 +125,7 @@ def chat_request(history: History, controls: Controls) -> ChatRequest:
         for role, together in groupby(said, key=lambda message: str(message["role"]))
     ]
     system = [Message("system", controls.system.strip())] if controls.system.strip() else []
-    return ChatRequest(messages=(*system, *turns), sampling=controls.sampling)
+    return ChatRequest(messages=(*system, *turns), sampling=controls.sampling, schema=controls.followed, parsed=True)
 
 
 class Answers:
@@ -118,10 +165,8 @@ class Answers:
                     yield progress
         finally:
             job.cancel()
-            dropped = self._running.get(page) is not job
-            if not dropped:
-                del self._running[page]
-        yield Progress(ended="dropped") if dropped else _ending(progress, job)
+            del self._running[page]
+        yield _ending(progress, job)
 
     def stop(self, page: str) -> None:
         """Ends the answer being written for a page; what is there of it stays."""
@@ -129,19 +174,21 @@ class Answers:
         if job is not None:
             job.cancel()
 
-    def drop(self, page: str) -> None:
-        """Ends the answer being written for a page; nothing of it stays."""
-        job = self._running.pop(page, None)
-        if job is not None:
-            job.cancel()
-
 
 def _advance(progress: Progress, event: Event, seconds: float) -> Progress:
-    if not event.text:
+    if not event.says_something:
         return progress
     first = progress.first_token_s or seconds
     rate = (event.tokens - 1) / (seconds - first) if seconds > first else 0.0
-    return Progress(progress.text + event.text, event.tokens, first, rate)
+    longer = replace(
+        progress,
+        text=progress.text + event.text,
+        reasoning=progress.reasoning + event.reasoning,
+        tokens=event.tokens,
+        first_token_s=first,
+        tokens_per_s=rate,
+    )
+    return replace(longer, thought_s=seconds - first) if longer.thought and not progress.said else longer
 
 
 def _ending(progress: Progress, job: Job[Completion]) -> Progress:
@@ -150,5 +197,16 @@ def _ending(progress: Progress, job: Job[Completion]) -> Progress:
     except Cancelled:
         return replace(progress, ended="cancelled")
     except Exception as error:  # noqa: BLE001  (a door: the person must see every error as a sentence)
-        return replace(progress, ended="failed", problem=explain(error).message)
-    return Progress(whole.text, whole.completion_tokens, whole.first_token_s, whole.tokens_per_s, whole.finish_reason)
+        known = explain(error)
+        field = str(known.details.get("field") or "")
+        return replace(progress, ended="failed", problem=known.message, field=field)
+    return replace(
+        progress,
+        text=whole.text,
+        reasoning=whole.reasoning,
+        tokens=whole.completion_tokens,
+        first_token_s=whole.first_token_s,
+        tokens_per_s=whole.tokens_per_s,
+        ended=whole.finish_reason,
+        prompt_tokens=whole.prompt_tokens,
+    )

@@ -27,6 +27,11 @@ SHAPES = {
     "sliders": '<path d="M4 7h9m5 0h2M4 17h2m5 0h9"/>'
     '<circle cx="15.5" cy="7" r="2.5"/><circle cx="8.5" cy="17" r="2.5"/>',
     "info": '<circle cx="12" cy="12" r="9"/><path d="M12 11v5.5M12 7.6v.1"/>',
+    "list": '<path d="M9 6h11M9 12h11M9 18h11M4.5 6h.1M4.5 12h.1M4.5 18h.1"/>',
+    "plus": '<path d="M12 5v14M5 12h14"/>',
+    "pencil": '<path d="M4 20l1-4L16.5 4.5a2.1 2.1 0 0 1 3 3L8 19z"/>',
+    "code": '<path d="m8.5 7-5 5 5 5M15.5 7l5 5-5 5"/>',
+    "save": '<path d="M6.5 3.5h11v17L12 16.5l-5.5 4z"/>',
     "shield": '<path d="M12 3 5 6v5.5c0 4.3 2.9 8 7 9.5 4.1-1.5 7-5.2 7-9.5V6z"/><path d="m9 12 2.2 2.2L15.2 10"/>',
 }
 

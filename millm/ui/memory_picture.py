@@ -29,7 +29,7 @@ def memory_picture(room: "Room", present: str = "") -> str:
         f"{_figures(room, present)}</dl>"
         f'<div class="mi-room-bar"><div class="mi-room-free" style="width:{100 * there / scale:.2f}%"></div>'
         f"{stacked(parts, scale, 'Memory needed')}</div>{legend([*parts, Part(_limit(room), there, 'is-limit')])}"
-        f'<p class="mi-room-fit">{icon("check" if room.fit == "ok" else "alert", 16)}<span>{_verdict(room, there)}</span></p>'
+        f'<p class="mi-room-fit">{sign}<span>{_verdict(room, there)}</span></p>'
         f'<p class="mi-small">{_longest(room)}{_provenance(room)}</p></section>'
     )
 

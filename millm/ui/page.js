@@ -3,8 +3,12 @@
 (() => {
   const THEME = 'millm-theme';
   const TAB = 'millm-tab';
+  // A browser may refuse its storage; then nothing is remembered.
+  const recall = (storage, key) => { try { return window[storage].getItem(key); } catch { return null; } };
+  const remember = (storage, key, value) => { try { window[storage].setItem(key, value); } catch { /* not kept */ } };
   const system = matchMedia('(prefers-color-scheme: dark)');
-  const dark = () => (localStorage.getItem(THEME) || (system.matches ? 'dark' : 'light')) === 'dark';
+  let chosen = '';
+  const dark = () => (chosen || recall('localStorage', THEME) || (system.matches ? 'dark' : 'light')) === 'dark';
   const paint = () => document.body.classList.toggle('dark', dark());
 
   const begin = () => {
@@ -18,7 +22,8 @@
   system.addEventListener('change', paint);
 
   const swapColours = () => {
-    localStorage.setItem(THEME, dark() ? 'light' : 'dark');
+    chosen = dark() ? 'light' : 'dark';
+    remember('localStorage', THEME, chosen);
     paint();
   };
 
@@ -27,8 +32,8 @@
     try {
       await navigator.clipboard.writeText(text);
     } catch {  // no clipboard on plain http from another machine
-      const area = Object.assign(document.createElement('textarea'), { value: text });
-      (button.closest('dialog') ?? document.body).append(area);  // nothing outside an open dialog can be selected
+      const place = button.closest('dialog') ?? document.body;  // the rest of the page is inert beside a dialog
+      const area = place.appendChild(Object.assign(document.createElement('textarea'), { value: text }));
       area.select();
       document.execCommand('copy');
       area.remove();
@@ -66,7 +71,7 @@
 
   // Filled in by their blocks: ask({title, body, ok, also, danger}) -> Promise of "ok", "also" or "",
   // act(action, model) by the dialog, pick(key) by the catalogue.
-  window.millm = { restoreTab: () => openTab(sessionStorage.getItem(TAB) || 'download') };
+  window.millm = { restoreTab: () => openTab(recall('sessionStorage', TAB) || 'download') };
 
   document.addEventListener('click', (event) => {
     const button = event.target.closest('button');
@@ -81,6 +86,6 @@
     if (button.id === 'preview-btn') follow('preview-card');
     if (button.id === 'download-btn') follow('download-ending');
     const tab = /^tab-(\w+)-button$/.exec(button.id);
-    if (tab) sessionStorage.setItem(TAB, tab[1]);
+    if (tab) remember('sessionStorage', TAB, tab[1]);
   });
 })();

@@ -13,6 +13,7 @@ from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
 from millm.ui.models_tab import Filters
+from millm.ui.playground_notice import draw_notice
 from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Live:
             draw_downloads(self._manager),
             models_tab.draw_storage(self._manager, filters),
             models_tab.draw_cards(self._manager, filters),
-            playground_tab.draw_notice(self._manager),
+            draw_notice(self._manager),
         )
 
 

@@ -7,8 +7,11 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "models.css", "download.css", "playground.css")
-SCRIPTS = ("page.js", "drawer.js", "suggest.js", "download.js")
+SHEETS = ("theme.css", "cards.css", "models.css", "download.css", "playground.css", "conversations.css")
+SCRIPTS = (  # each uses those before it
+    *("page.js", "drawer.js", "suggest.js", "download.js"),
+    *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
+)
 ICONS = {  # element id: icon
     "tab-download-button": "download",
     "tab-models-button": "models",
@@ -104,5 +107,5 @@ def head() -> str:
     """What goes into the page's head as it stands: the style sheets and the scripts."""
     icons = "".join(f"#{element}{{--icon:{mask(name)}}}" for element, name in ICONS.items())
     sheets = "".join((HERE / sheet).read_text(encoding="utf-8") for sheet in SHEETS)
-    scripts = "".join((HERE / script).read_text(encoding="utf-8") for script in SCRIPTS)
-    return f"<style>{icons}{sheets}</style><script>{scripts}</script>"
+    scripts = "".join(f"<script>{(HERE / script).read_text(encoding='utf-8')}</script>" for script in SCRIPTS)
+    return f"<style>{icons}{sheets}</style>{scripts}"

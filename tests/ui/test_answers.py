@@ -1,17 +1,19 @@
-"""Answers as they are written: asked for, followed, stopped, dropped."""
+"""Answers as they are written: asked for, followed, stopped."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import FakeOpener, make_manager
+from fakes import FakeEngine, FakeOpener, make_manager
 
-from millm.engines.base import Message
+from millm.engines.base import ChatRequest, Completion, LoadOptions, Message
 from millm.errors import InvalidRequest, ModelNotLoaded
+from millm.events import Event, Report, Stage
 from millm.jobs import Job, Lane
 from millm.manager import Manager
-from millm.records import Source
+from millm.records import ModelRecord, Source
 from millm.sources.base import Origin
 from millm.ui.answers import Answers, Controls, History, Progress, chat_request
 
@@ -23,15 +25,19 @@ def asked(text: str) -> History:
     return [{"role": "user", "content": text}]
 
 
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.02))
+def load_tiny(manager: Manager) -> None:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
     assert job is None or job.wait(5)
     manager.load(record.id)
     loading = manager.job(record.id)
     assert loading is None or loading.wait(5)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.02))
+    load_tiny(manager)
     yield manager
     manager.close(1)
 
@@ -59,13 +65,71 @@ def test_without_a_system_prompt_or_seed_none_is_sent() -> None:
     assert request.sampling.seed is None
 
 
+def test_every_control_reaches_the_request() -> None:
+    controls = Controls(
+        min_p=0.1,
+        repetition_penalty=1.2,
+        frequency_penalty=0.3,
+        presence_penalty=-0.4,
+        stops="END\n\n\\nQ:",
+        max_tokens=None,
+        structured=True,
+        schema='{"type": "object"}',
+    )
+    request = chat_request(asked("hello"), controls)
+    sampling = request.sampling
+    assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.2)
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (0.3, -0.4)
+    assert (sampling.stop, sampling.max_tokens) == (("END", "\nQ:"), None)
+    assert request.schema == '{"type": "object"}'
+    assert request.parsed
+    assert chat_request(asked("hello"), replace(controls, structured=False)).schema is None
+    assert chat_request(asked("hello"), replace(controls, schema=" ")).schema is None
+
+
+class Thinker(FakeEngine):
+    """Thinks with pauses, then answers; either tells its thoughts apart or leaves the marks in the text."""
+
+    marked = False
+
+    def chat(self, request: ChatRequest, report: Report) -> Completion:
+        thought, said = ("<think>", "hm ", "well</think>"), ("\n\nYes", ".")
+        reasoning = "" if self.marked else "hm well"
+        for count, piece in enumerate((*thought, *said)):
+            time.sleep(0.1)
+            apart = count < 3 and not self.marked
+            bare = piece.replace("<think>", " ").replace("</think>", "")
+            part = {"reasoning": bare} if apart else {"text": piece if self.marked else piece.strip()}
+            report(Event(Stage.GENERATING, tokens=count + 1, **part))
+        text = "".join((*thought, *said)) if self.marked else "Yes."
+        return Completion(text, "stop", 3, 5, 0.1, 10.0, reasoning=reasoning)
+
+
+@pytest.mark.parametrize("marked", [False, True], ids=["told-apart", "marks-in-the-text"])
+def test_thoughts_are_told_apart_and_timed(tmp_path: Path, marked: bool) -> None:
+    def opener(record: ModelRecord, options: LoadOptions, report: Report) -> Thinker:
+        engine = Thinker()
+        engine.marked = marked
+        return engine
+
+    manager = make_manager(tmp_path, opener=opener)
+    load_tiny(manager)
+    answers = Answers(manager)
+    seen = list(answers.follow("page", answers.begin("page", asked("Well?"), CONTROLS)))
+    assert seen[-1].thought == "hm well"
+    assert seen[-1].said == "Yes."
+    assert 0.2 <= seen[-1].thought_s < 0.6, "from the first thought to the first word of the answer"
+    assert not any(progress.said for progress in seen if not progress.thought)
+    manager.close(1)
+
+
 def test_an_answer_grows_and_ends_with_its_numbers(manager: Manager) -> None:
     answers = Answers(manager)
     seen = list(answers.follow("page", answers.begin("page", asked("a b c d e f"), CONTROLS)))
     assert seen[0] == Progress()
     texts = [progress.text for progress in seen]
     assert texts == sorted(texts, key=len)
-    assert seen[-1] == Progress("a b c d e f", 6, 0.01, 100.0, "stop")
+    assert seen[-1] == Progress("a b c d e f", 6, 0.01, 100.0, "stop", prompt_tokens=6)
 
 
 def test_updates_come_at_most_25_times_a_second(manager: Manager) -> None:
@@ -84,15 +148,6 @@ def test_stopping_keeps_what_is_there(manager: Manager) -> None:
     assert last.ended == "cancelled"
     assert 3 <= last.tokens < 60
     assert last.text.startswith("w0 w1 w2")
-
-
-def test_dropping_leaves_nothing(manager: Manager) -> None:
-    answers = Answers(manager)
-    last = Progress()
-    for last in answers.follow("page", answers.begin("page", asked(LONG), CONTROLS)):
-        if last.tokens:
-            answers.drop("page")
-    assert last == Progress(ended="dropped")
 
 
 def test_a_page_that_goes_away_cancels_its_answer(manager: Manager) -> None:

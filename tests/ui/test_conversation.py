@@ -1,0 +1,105 @@
+"""What happens in a conversation, seen from its handlers."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import FakeOpener, make_manager
+
+from millm.manager import Manager
+from millm.records import Source, Status
+from millm.sources.base import Origin
+from millm.ui.answers import Progress
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+from millm.ui import actions, conversation  # noqa: E402
+from millm.ui.conversation import NOTHING, Playground, said  # noqa: E402
+
+PAGE: Any = SimpleNamespace(session_hash="page")
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3))
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(5)
+    yield manager
+    manager.close(1)
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+    for room in (conversation, actions):
+        monkeypatch.setattr(room, "warn", said.append)
+    return said
+
+
+def load(manager: Manager) -> None:
+    manager.load(manager.records()[0].id)
+    while manager.records()[0].status is not Status.LOADED:
+        time.sleep(0.01)
+
+
+def test_a_question_without_a_model_stays_in_the_box(manager: Manager, warned: list[str]) -> None:
+    playground = Playground(manager)
+    assert list(playground.send(PAGE, "Hello?", [])) == [NOTHING]
+    assert warned == ["No model is loaded. Load one first."]
+
+
+def test_a_question_during_the_first_load_says_that_the_model_is_coming(manager: Manager, warned: list[str]) -> None:
+    manager.load(manager.records()[0].id)
+    assert list(Playground(manager).send(PAGE, "Hello?", [])) == [NOTHING]
+    assert warned == ["tiny is still loading. Your message stays in the box: send it when it is there."]
+
+
+def test_an_answer_comes_with_its_numbers(manager: Manager, warned: list[str]) -> None:
+    load(manager)
+    drawn = list(Playground(manager).send(PAGE, "one two", []))
+    assert drawn[0][:2] == ([{"role": "user", "content": "one two"}], "")
+    _, answer = drawn[-1][0]
+    assert answer["content"] == "one two"
+    assert answer["metadata"]["log"].startswith("100.0 tok/s")
+    assert warned == []
+
+
+def test_thoughts_stand_apart_and_close_when_they_are_done() -> None:
+    thinking = said(Progress(reasoning="hm", tokens=1, thought_s=0.4))
+    assert [message["metadata"] for message in thinking] == [{"title": "Thinking…", "status": "pending"}]
+    thought, answer = said(Progress("Yes.", 3, reasoning="hm", thought_s=1.23, ended="stop"))
+    assert thought["metadata"] == {"title": "Thought for 1.2 s", "status": "done"}
+    assert answer["content"] == "Yes."
+
+
+def test_a_bad_schema_is_said_under_its_field_and_nothing_is_asked(manager: Manager, warned: list[str]) -> None:
+    load(manager)
+    fields = ("", 0.7, 64, 1, 0, None, 0, 1, 0, 0, "", True, '{"type": }')
+    (drawn,) = Playground(manager).send(PAGE, "Hello?", [], *fields)
+    assert drawn[:5] == NOTHING[:5]
+    assert "This is not JSON" in drawn[5]
+    assert "This is not JSON" in warned[0]
+
+
+def test_the_code_asks_what_send_would_ask(manager: Manager, warned: list[str]) -> None:
+    load(manager)
+    event: Any = SimpleNamespace(address="http://here/v1", keyed=False)
+    history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    playground = Playground(manager)
+
+    def asked(text: str, history: list[dict[str, Any]]) -> str:
+        return str(json.loads(playground.code(event, text, history).props["code"])["curl"])
+
+    assert asked("three", history).index("two") < asked("three", history).index("three")
+    assert "two" not in asked(" ", history), "without a message, what was asked last"
+    assert "Hello!" in asked("", [])
+    fields = ("", 0.7, 64, 1, 0, None, 0, 1, 0, 0, "", True, "[]")
+    shown = json.loads(playground.code(event, "three", history, *fields).props["code"])
+    assert "The JSON schema is left out" in shown["said"]
+    assert "response_format" not in shown["curl"]
