@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
 from millm.errors import Cancelled, InvalidRequest, explain
-from millm.events import Event
+from millm.events import Chance, Event
 from millm.jobs import Job
+from millm.ui.token_view import TOLD
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -30,6 +31,7 @@ class Controls:
     top_p: float
     top_k: float
     seed: float | None
+    chances: bool = False
 
     @property
     def sampling(self) -> Sampling:
@@ -41,6 +43,7 @@ class Controls:
             max_tokens=int(self.max_tokens),
             clip=True,
             seed=None if self.seed is None else int(self.seed),
+            logprobs=TOLD if self.chances else None,
         )
 
 
@@ -50,6 +53,7 @@ class Progress:
 
     first_token_s: seconds from the question to the first token, 0 before it. ended: why nothing more comes:
     "stop", "length", "cancelled", "failed" or "dropped"; "" while it is being written. problem: what failed.
+    chances: of its tokens, where they were asked for.
     """
 
     text: str = ""
@@ -58,6 +62,7 @@ class Progress:
     tokens_per_s: float = 0.0
     ended: str = ""
     problem: str = ""
+    chances: tuple[Chance, ...] = ()
 
 
 def plain_text(content: Any) -> str:
@@ -137,11 +142,12 @@ class Answers:
 
 
 def _advance(progress: Progress, event: Event, seconds: float) -> Progress:
+    chances = progress.chances + event.chances
     if not event.text:
-        return progress
+        return replace(progress, chances=chances) if event.chances else progress
     first = progress.first_token_s or seconds
     rate = (event.tokens - 1) / (seconds - first) if seconds > first else 0.0
-    return Progress(progress.text + event.text, event.tokens, first, rate)
+    return Progress(progress.text + event.text, event.tokens, first, rate, chances=chances)
 
 
 def _ending(progress: Progress, job: Job[Completion]) -> Progress:
@@ -151,4 +157,11 @@ def _ending(progress: Progress, job: Job[Completion]) -> Progress:
         return replace(progress, ended="cancelled")
     except Exception as error:  # noqa: BLE001  (a door: the person must see every error as a sentence)
         return replace(progress, ended="failed", problem=explain(error).message)
-    return Progress(whole.text, whole.completion_tokens, whole.first_token_s, whole.tokens_per_s, whole.finish_reason)
+    return Progress(
+        whole.text,
+        whole.completion_tokens,
+        whole.first_token_s,
+        whole.tokens_per_s,
+        whole.finish_reason,
+        chances=whole.chances,
+    )

@@ -8,7 +8,7 @@ import gradio as gr
 
 from millm.errors import explain
 from millm.records import Status
-from millm.ui import actions, download_tab, models_tab, playground_tab, status_bar
+from millm.ui import actions, compare, download_tab, models_tab, playground_tab, status_bar
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -26,6 +26,8 @@ BRAND = (
 POLL_S = 1.0
 CACHE_S = 86400
 QUEUE_SLOTS = 64
+PARTS_UNCHANGED, RUN_UNCHANGED = (gr.skip(),) * 4, (gr.skip(),) * 4
+UNCHANGED = (gr.skip(), *PARTS_UNCHANGED, *RUN_UNCHANGED, gr.skip())
 IDLE_S = 0.01  # seconds; gradio's own 0.001 keeps 6 % of a core busy with nobody there
 
 
@@ -33,30 +35,31 @@ class Live:
     """Everything on the page that follows the manager, drawn afresh when something changed.
 
     A page says which state it shows by a stamp; there is no state for it here, so any number of pages may come
-    and go. The stamp is the manager's version, and a checksum of the status bar, which changes on its own.
+    and go. The stamp is the manager's version, a checksum of the status bar, and that of the comparison: those two
+    change on their own.
     """
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
 
     def draw(self, search: str, status: str, kind: str) -> tuple[Any, ...]:
-        """Status bar, downloads, storage, cards, notice of the playground, stamp."""
-        version, bar = self._manager.version, self._bar()
-        return (bar, *self._parts(Filters(search, status, kind)), _stamp(version, bar))
+        """Status bar, downloads, storage, cards, notice of the playground, comparison, stamp."""
+        bar, stamp = self._bar_and_stamp()
+        return (bar, *self._parts(Filters(search, status, kind)), *compare.draw(self._manager), stamp)
 
     def poll(self, search: str, status: str, kind: str, stamp: str) -> tuple[Any, ...]:
         """The same, where what the page shows is out of date."""
         try:
-            version, bar = self._manager.version, self._bar()
-            fresh = _stamp(version, bar)
+            bar, fresh = self._bar_and_stamp()
             if stamp == fresh:
-                return (gr.skip(),) * 6
-            if stamp.split(" ")[0] == str(version):
-                return (bar, *(gr.skip(),) * 4, fresh)
-            return (bar, *self._parts(Filters(search, status, kind)), fresh)
+                return UNCHANGED
+            known, new = stamp.split(" "), fresh.split(" ")
+            same_parts, same_run = known[0] == new[0], known[-1] == new[-1]
+            parts = PARTS_UNCHANGED if same_parts else self._parts(Filters(search, status, kind))
+            return (bar, *parts, *(RUN_UNCHANGED if same_run else compare.draw(self._manager)), fresh)
         except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured; the next tick draws)
             explain(error)
-            return (gr.skip(),) * 6
+            return UNCHANGED
 
     def filter(self, search: str, status: str, kind: str) -> tuple[str, str]:
         """Storage and the cards that the filters let through."""
@@ -71,7 +74,11 @@ class Live:
             yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(search, status, kind))
             return
         for _ in actions.verify(self._manager, model):
-            yield (gr.skip(),) * 7  # the timer draws the progress
+            yield (gr.skip(), *UNCHANGED)  # the timer draws the progress
+
+    def _bar_and_stamp(self) -> tuple[str, str]:
+        version, bar = self._manager.version, self._bar()
+        return bar, f"{version} {zlib.crc32(bar.encode())} {compare.stamp(self._manager)}"
 
     def _bar(self) -> str:
         loading = self._manager.records(status=Status.LOADING)
@@ -106,11 +113,15 @@ def build(manager: "Manager") -> gr.Blocks:
             with gr.Tab("Models", id="models", elem_id="tab-models"):
                 models = models_tab.build()
             with gr.Tab("Playground", id="playground", elem_id="tab-playground"):
-                notice = playground_tab.build(manager)
-        shown = [bar, downloads.running, models.storage, models.cards, notice, stamp]
+                compare.build_switch()
+                with gr.Column(elem_id="chat-pane"):
+                    notice = playground_tab.build(manager)
+                comparing = compare.build(manager)
+        shown = [bar, downloads.running, models.storage, models.cards, notice, *comparing.shown, stamp]
         _wire(Live(manager), page, dialog, models, shown)
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer
         page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
+        page.load(lambda: compare.fill(manager), None, comparing.fields, queue=False, **QUIET)
     _tune(page)
     return page
 
@@ -130,10 +141,6 @@ def _wire(live: Live, page: gr.Blocks, dialog: gr.HTML, models: models_tab.Model
         **QUIET,
     )
     dialog.ask_manager(live.act, filters, [dialog, *shown], trigger_mode="multiple", **QUIET)
-
-
-def _stamp(version: int, bar: str) -> str:
-    return f"{version} {zlib.crc32(bar.encode())}"
 
 
 def _tune(page: gr.Blocks) -> None:

@@ -12,6 +12,7 @@ from millm.engines.base import Completion
 from millm.errors import explain
 from millm.jobs import Job
 from millm.records import ModelRecord, ModelType, Status
+from millm.ui import token_view
 from millm.ui.actions import warn
 from millm.ui.answers import Answers, Controls, History, Progress, plain_text
 from millm.ui.cards import empty, newest_event, note
@@ -144,7 +145,8 @@ def draw_stats(progress: Progress) -> str:
         f"<b>{progress.first_token_s:.2f} s</b> to first token",
         ENDINGS.get(progress.ended, ""),
     ]
-    return f'<p class="mi-stats">{"".join(f"<span>{part}</span>" for part in parts if part)}</p>'
+    tokens = token_view.draw(progress.chances, progress.tokens) if progress.ended else ""
+    return f'<p class="mi-stats">{"".join(f"<span>{part}</span>" for part in parts if part)}</p>{tokens}'
 
 
 def draw_notice(manager: "Manager") -> str:
@@ -249,7 +251,12 @@ def _build_controls() -> list[Any]:
         seed = gr.Number(
             None, label="Seed", info="The same seed gives the same answer", precision=0, minimum=0, elem_id="seed"
         )
-    return [system, temperature, max_tokens, top_p, top_k, seed]
+    chances = gr.Checkbox(
+        label="Show token probabilities",
+        info="For the answers to come. Costs a little speed.",
+        elem_id="token-switch",
+    )
+    return [system, temperature, max_tokens, top_p, top_k, seed, chances]
 
 
 def _wire(playground: Playground, talk: Conversation, controls: list[Any], clear: gr.Button) -> None:
