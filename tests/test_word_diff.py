@@ -31,5 +31,5 @@ def test_spaces_make_no_difference() -> None:
 
 def test_frequent_words_of_long_texts_count_too() -> None:
     long = "the " * 400
-    spans = word_diff(f"{long}end", f"{long}END")
-    assert [(span.found_in, span.words) for span in spans] == [("both", 400), ("first", 1), ("second", 1)]
+    spans = word_diff(f"start {long}", long)
+    assert [(span.found_in, span.words) for span in spans] == [("first", 1), ("both", 400)]

@@ -1,7 +1,7 @@
 // The half of the Playground that was open is open again after a reload.
 (() => {
   const MODE = 'millm-playground';
-  const WAITS = 50;  // of 100 ms: gradio builds a tab when it is first opened
+  const WAITS = 100;  // of 100 ms: gradio builds a tab when it is first opened
 
   const calm = matchMedia('(prefers-reduced-motion: reduce)');
 

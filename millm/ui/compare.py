@@ -52,6 +52,7 @@ def build_switch() -> gr.Radio:
 def build(manager: "Manager") -> Compare:
     """Builds form and result, and wires them."""
     with gr.Column(elem_id="compare-pane"):
+        html('<h1 class="mi-hidden">Compare</h1>', classes="mi-unseen")
         with gr.Column(elem_classes="mi-panel", elem_id="compare-form"):
             prompt = gr.Textbox(
                 "",

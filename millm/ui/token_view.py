@@ -11,7 +11,7 @@ TOLD = 6
 """How many of the likeliest tokens are asked for in each place."""
 
 MOST = 1500  # tokens drawn
-LEVELS = ((0.9, "90% and more"), (0.5, "50 to 90%"), (0.2, "20 to 50%"), (0.05, "5 to 20%"), (0.0, "under 5%"))
+LEVELS = ((0.9, "over 90%"), (0.5, "50–90%"), (0.2, "20–50%"), (0.05, "5–20%"), (0.0, "under 5%"))
 MARKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 MISSING = (

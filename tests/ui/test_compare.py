@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import make_manager
+from fakes import FakeOpener, make_manager
 
 from millm.engines.base import Sampling
 from millm.manager import Manager
@@ -12,6 +12,7 @@ from millm.records import Source
 from millm.sources.base import Origin
 from millm.ui import actions
 from millm.ui.gradio_import import import_gradio
+from millm.views import Phase
 
 import_gradio()
 
@@ -22,7 +23,7 @@ PLAIN = (0, 1, 256, 0)
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = make_manager(tmp_path)
+    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.01))
     for name in ("one", "two"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
@@ -98,9 +99,11 @@ def test_choices_follow_the_manager_and_so_does_the_stamp(manager: Manager) -> N
 
 
 def test_the_button_that_cancels_reaches_the_manager(manager: Manager) -> None:
-    compare.begin(manager, "Say it", "", "one", *PLAIN, "two", *PLAIN)
+    compare.begin(manager, "on and on " * 80, "", "one", *PLAIN, "two", *PLAIN)
+    assert compare.warn_of(manager, "one", "two") == ""
     actions.act(manager, "stop-comparing", 0)
     ended(manager)
     run = manager.side_by_side.run
     assert run
-    assert not run.running
+    assert run.sides[1].phase is Phase.CANCELLED
+    assert compare.warn_of(manager, "one", "two") != ""

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 SOON = 15_000  # milliseconds: generous, since a shared machine may be busy
+PROMPT = f"alpha beta {'gamma ' * 40}<i>delta</i>"  # long enough for the timer to see each phase
 Open = Callable[[dict[str, int]], Page]
 
 
@@ -125,20 +126,21 @@ def test_two_answers_side_by_side_over_a_reload(open_page: Open, manager: Manage
     page.locator("#playground-mode input[value=Compare]").check()
     expect(page.locator("#chat-input")).to_be_hidden()
     expect(page.locator("#compare-note")).to_contain_text("This unloads one while it runs", timeout=SOON)
-    page.locator("#compare-prompt textarea").fill("alpha beta gamma <i>delta</i>")
+    page.locator("#compare-prompt textarea").fill(PROMPT)
     page.locator("#compare-tokens-a input").fill("2")
     page.locator("#compare-start").click()
     expect(page.locator(".mi-run-state")).to_contain_text("2 of 2: B is", timeout=SOON)
     expect(page.locator("#compare-start")).to_be_hidden()
 
     page.reload()
+    expect(page.locator("#compare-form")).to_be_visible(timeout=SOON)
     first, second = page.locator("#compare-side-a"), page.locator("#compare-side-b")
     expect(page.locator(".mi-run-state")).to_have_text("Done. one is loaded again.", timeout=SOON)
-    expect(page.locator("#compare-prompt textarea")).to_have_value("alpha beta gamma <i>delta</i>")
+    expect(page.locator("#compare-prompt textarea")).to_have_value(PROMPT)
     expect(page.locator("#compare-tokens-a input")).to_have_value("2")
     expect(first.locator(".mi-run-text")).to_have_text("alpha beta")
     expect(first).to_contain_text("cut at the limit")
-    expect(second.locator(".mi-run-text")).to_have_text("alpha beta gamma <i>delta</i>")
+    expect(second.locator(".mi-run-text")).to_have_text(PROMPT)
     expect(second).to_contain_text("100.0 tok/s")
     expect(page.locator("#compare-diff ins").last).to_contain_text("gamma <i>delta</i>")
     above, below = first.bounding_box(), second.bounding_box()
