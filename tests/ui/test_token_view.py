@@ -4,10 +4,24 @@ import html
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from fakes import FakeOpener, make_manager
+
 from millm.events import Chance
+from millm.records import Source
+from millm.sources.base import Origin
 from millm.ui import token_view
+from millm.ui.answers import Answers, Controls
+from millm.ui.gradio_import import import_gradio
+
+import_gradio()
+
+from millm.ui.playground_tab import draw_stats  # noqa: E402
+
+PLAIN = Controls(system="", temperature=0.7, max_tokens=64, top_p=0.9, top_k=5, seed=None)
 
 
 def chance(text: str, probability: float, *others: tuple[str, float], raw: bytes | None = None) -> Chance:
@@ -76,3 +90,25 @@ def test_an_answer_without_probabilities_says_how_to_get_them() -> None:
     assert "ask again" in token_view.draw((), 5)
     assert "data-tokens-on" in token_view.draw((), 5)
     assert token_view.draw((), 0) == ""
+
+
+def test_probabilities_are_asked_for_only_where_the_person_wants_them(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path, opener=FakeOpener(engine_pause_s=0.02))
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    for order in (lambda: record, lambda: manager.load(record.id)):
+        job = manager.job(order().id)
+        assert job is None or job.wait(5)
+    answers, said = Answers(manager), [{"role": "user", "content": "a b c d e f g h"}]
+    for wanted, count in ((True, 8), (False, 0)):
+        controls = replace(PLAIN, chances=wanted)
+        *_, last = answers.follow("page", answers.begin("page", said, controls))
+        assert len(last.chances) == count
+        assert ("mi-tokens-text" in draw_stats(last)) is wanted
+    for stopped in answers.follow("page", answers.begin("page", said, replace(PLAIN, chances=True))):
+        if stopped.tokens >= 2:
+            answers.stop("page")
+        elif not stopped.ended:
+            assert "mi-tokens" not in draw_stats(stopped)
+    assert stopped.ended == "cancelled"
+    assert len(stopped.chances) == stopped.tokens
+    manager.close(1)
