@@ -39,6 +39,7 @@ from millm.reconcile import reconcile
 from millm.records import ModelRecord, Quantization, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident
+from millm.sidebyside import SideBySide
 from millm.sources.base import Fetcher, Origin, Plan
 from millm.store import Store
 from millm.views import Preview
@@ -94,6 +95,7 @@ class Manager(Orders):
         self.compatibility = self._monitor.compatibility
         self.search = self._inquiry.search
         self.warm_up = self._estimator.warm_up
+        self.side_by_side = SideBySide(self, self.chat, resident, activity)
         self._guide = guide
         self._welcome()
 
@@ -243,7 +245,7 @@ class Manager(Orders):
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
         lanes = (self._orders, self._monitor.lane, self._inquiry, self._downloads, self._loads, self._upkeep.lane)
-        ended = [part.close(grace_s) for part in (*lanes, self._resident, self._estimator)]
+        ended = [part.close(grace_s) for part in (self.side_by_side, *lanes, self._resident, self._estimator)]
         self._registry.close()
         self._store.close()
         return all(ended)

@@ -1,14 +1,17 @@
 """What a door sees of the manager: small frozen values, made by the manager and drawn by the doors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 from millm.devices import Device
+from millm.engines.base import Sampling
 from millm.errors import GatedModel, MiLLMError
 from millm.estimate import EXACT, Estimate
 from millm.events import Event
 from millm.records import ModelRecord, ModelType, Quantization
 from millm.sources.base import Plan
+from millm.word_diff import Span
 
 Fit = Literal["ok", "tight", "exceeds"]
 Access = Literal["open", "granted", "token_needed", "licence_needed"]
@@ -150,3 +153,73 @@ class StorageState:
     by_type: dict[str, int]
     models: dict[int, int]
     orphans: dict[str, int]
+
+
+class Phase(StrEnum):
+    """How far one side is."""
+
+    WAITING = "waiting"
+    LOADING = "loading"
+    ANSWERING = "answering"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who is asked on one side, and with which settings."""
+
+    model_id: int
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What is asked of both sides. system: the system prompt, "" for none."""
+
+    prompt: str
+    entries: tuple[Entry, Entry]
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side so far.
+
+    event: the newest one of its load. text, reasoning: the answer. first_token_s, load_s: seconds, 0 until known;
+    load_s stays 0 for a model that was in memory. memory_bytes: what its weights really take. problem: what failed.
+    """
+
+    model: ModelRecord
+    sampling: Sampling
+    phase: Phase = Phase.WAITING
+    event: Event | None = None
+    text: str = ""
+    reasoning: str = ""
+    tokens: int = 0
+    first_token_s: float = 0.0
+    tokens_per_s: float = 0.0
+    finish_reason: str = ""
+    memory_bytes: int = 0
+    load_s: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Both sides so far. before: the model that was loaded at the start.
+
+    running: whether anything of it still goes on. returning: how far loading `before` again is, None while that is
+    not being done. returned: whether it was loaded again. problem: why it was not. spans: where the answers differ,
+    once both are there.
+    """
+
+    contest: Contest
+    sides: tuple[Side, Side]
+    before: ModelRecord | None = None
+    running: bool = True
+    returning: Event | None = None
+    returned: bool = False
+    problem: str = ""
+    spans: tuple[Span, ...] = ()

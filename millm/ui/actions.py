@@ -145,6 +145,10 @@ def _compare(manager: "Manager", model_id: int) -> None:
     manager.compare(model_id)
 
 
+def _stop_comparing(manager: "Manager", _: int) -> None:
+    manager.side_by_side.cancel()
+
+
 def _activate(manager: "Manager", model_id: int) -> None:
     manager.activate(model_id)
 
@@ -167,6 +171,7 @@ COMMANDS: dict[str, "Callable[[Manager, int], None]"] = {
     "guide": _guide,
     "clean": _clean,
     "compare": _compare,
+    "stop-comparing": _stop_comparing,
     "activate": _activate,
     "deactivate": _deactivate,
 }

@@ -2,6 +2,7 @@
 
 from html import escape
 
+from millm.ui import token_view
 from millm.ui.answers import Progress
 from millm.ui.cards import note
 
@@ -40,4 +41,5 @@ def draw_stats(progress: Progress) -> str:
     if not parts:
         return f'<p class="mi-stats">{ENDINGS.get(progress.ended, "Reading the prompt…")}</p>'
     shown = "".join(f"<span>{f'<b>{figure}</b> ' if figure else ''}{escape(words)}</span>" for figure, words in parts)
-    return f'<p class="mi-stats">{shown}</p>'
+    tokens = token_view.draw(progress.chances, progress.tokens) if progress.ended else ""
+    return f'<p class="mi-stats">{shown}</p>{tokens}'

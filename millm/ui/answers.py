@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
 from millm.errors import Cancelled, InvalidRequest, explain
-from millm.events import Event
+from millm.events import Chance, Event
 from millm.jobs import Job
+from millm.ui.token_view import TOLD
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -42,6 +43,7 @@ class Controls:
     stops: str = ""
     structured: bool = False
     schema: str = ""
+    chances: bool = False
 
     @property
     def sampling(self) -> Sampling:
@@ -58,6 +60,7 @@ class Controls:
             repetition_penalty=float(self.repetition_penalty),
             frequency_penalty=float(self.frequency_penalty),
             presence_penalty=float(self.presence_penalty),
+            logprobs=TOLD if self.chances else None,
         )
 
     @property
@@ -73,7 +76,7 @@ class Progress:
     text, reasoning: as the engine tells them apart. first_token_s: seconds from the question to the first token, 0
     before it. ended: why nothing more comes: "stop", "length", "cancelled" or "failed"; "" while it is being
     written. problem: what failed, and field: in which part of the request. thought_s: seconds of reasoning.
-    prompt_tokens: 0 until the end.
+    prompt_tokens: 0 until the end. chances: of its tokens, where they were asked for.
     """
 
     text: str = ""
@@ -86,6 +89,7 @@ class Progress:
     reasoning: str = ""
     thought_s: float = 0.0
     prompt_tokens: int = 0
+    chances: tuple[Chance, ...] = ()
 
     @property
     def thought(self) -> str:
@@ -176,6 +180,7 @@ class Answers:
 
 
 def _advance(progress: Progress, event: Event, seconds: float) -> Progress:
+    progress = replace(progress, chances=progress.chances + event.chances) if event.chances else progress
     if not event.says_something:
         return progress
     first = progress.first_token_s or seconds
@@ -209,4 +214,5 @@ def _ending(progress: Progress, job: Job[Completion]) -> Progress:
         tokens_per_s=whole.tokens_per_s,
         ended=whole.finish_reason,
         prompt_tokens=whole.prompt_tokens,
+        chances=whole.chances,
     )

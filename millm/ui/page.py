@@ -8,7 +8,7 @@ import gradio as gr
 
 from millm.errors import explain
 from millm.records import Status
-from millm.ui import actions, download_tab, drawer, models_tab, news, playground_tab, status_bar
+from millm.ui import actions, compare, download_tab, drawer, models_tab, news, playground_tab, status_bar
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -25,9 +25,10 @@ BRAND = (
     f'aria-label="Switch between light and dark">{icon("contrast", 20)}</button>'
 )
 POLL_S = 1.0
-PARTS = 7  # of the page that follow the manager, the stamp among them
 CACHE_S = 86400
 QUEUE_SLOTS = 64
+PARTS_UNCHANGED, RUN_UNCHANGED = (gr.skip(),) * 4, (gr.skip(),) * 4
+UNCHANGED = (gr.skip(), *PARTS_UNCHANGED, *RUN_UNCHANGED, gr.skip(), gr.skip())
 IDLE_S = 0.01  # seconds; gradio's own 0.001 keeps 6 % of a core busy with nobody there
 
 
@@ -35,35 +36,38 @@ class Live:
     """Everything on the page that follows the manager, drawn afresh when something changed.
 
     A page says which state it shows by a stamp; there is no state for it here, so any number of pages may come
-    and go. The stamp is the manager's version, and a checksum of the status bar, which changes on its own.
+    and go. The stamp is the manager's version, a checksum of the status bar, and that of the comparison: those two
+    change on their own.
     """
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
 
     def draw(self, *filters: str, stamp: str = "") -> tuple[Any, ...]:
-        """Status bar, downloads, storage, cards, notice of the playground, news since `stamp`, stamp.
+        """Status bar, downloads, storage, cards, notice of the playground, comparison, news since `stamp`, stamp.
+
 
         filters: as in `Filters`.
         """
         version, told = self._manager.news(_seen(stamp))
-        bar = self._bar()
-        return (bar, *self._parts(Filters(*filters)), news.draw_news(version, told), _stamp(version, bar))
+        bar, fresh = self._bar_and_stamp()
+        parts, run = self._parts(Filters(*filters)), compare.draw(self._manager)
+        return (bar, *parts, *run, news.draw_news(version, told), fresh)
 
     def poll(self, *shown: str) -> tuple[Any, ...]:
         """The same, where what the page shows is out of date. shown: the filters, and the stamp last."""
         *filters, stamp = shown
         try:
-            version, bar = self._manager.version, self._bar()
-            fresh = _stamp(version, bar)
+            bar, fresh = self._bar_and_stamp()
             if stamp == fresh:
-                return (gr.skip(),) * PARTS
-            if _seen(stamp) == version:
-                return (bar, *(gr.skip(),) * (PARTS - 2), fresh)
-            return self.draw(*filters, stamp=stamp)
+                return UNCHANGED
+            parts = PARTS_UNCHANGED if _seen(stamp) == _seen(fresh) else self._parts(Filters(*filters))
+            same_run = stamp.split(" ")[-1] == fresh.split(" ")[-1]
+            run = RUN_UNCHANGED if same_run else compare.draw(self._manager)
+            return (bar, *parts, *run, self._news(stamp, fresh), fresh)
         except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured; the next tick draws)
             explain(error)
-            return (gr.skip(),) * PARTS
+            return UNCHANGED
 
     def filter(self, *filters: str) -> tuple[str, str]:
         """Storage and the cards that the filters let through."""
@@ -79,7 +83,18 @@ class Live:
             yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(*filters, stamp=stamp))
             return
         for _ in actions.verify(self._manager, model):
-            yield (gr.skip(),) * (PARTS + 1)  # the timer draws the progress
+            yield (gr.skip(), *UNCHANGED)  # the timer draws the progress
+
+    def _bar_and_stamp(self) -> tuple[str, str]:
+        version, bar = self._manager.version, self._bar()
+        return bar, f"{version} {zlib.crc32(bar.encode())} {compare.stamp(self._manager)}"
+
+    def _news(self, stamp: str, fresh: str) -> Any:
+        """What ended since a page was drawn, where it does not show that yet."""
+        if _seen(stamp) == _seen(fresh):
+            return gr.skip()
+        version, told = self._manager.news(_seen(stamp))
+        return news.draw_news(version, told)
 
     def _bar(self) -> str:
         loading = self._manager.records(status=Status.LOADING)
@@ -116,11 +131,15 @@ def build(manager: "Manager") -> gr.Blocks:
             with gr.Tab("Models", id="models", elem_id="tab-models"):
                 models = models_tab.build()
             with gr.Tab("Playground", id="playground", elem_id="tab-playground"):
-                notice = playground_tab.build(manager)
-        shown = [bar, downloads.running, models.storage, models.cards, notice, told, stamp]
+                compare.build_switch()
+                with gr.Column(elem_id="chat-pane"):
+                    notice = playground_tab.build(manager)
+                comparing = compare.build(manager)
+        shown = [bar, downloads.running, models.storage, models.cards, notice, *comparing.shown, told, stamp]
         _wire(Live(manager), page, dialog, models, shown)
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer
         page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
+        page.load(lambda: compare.fill(manager), None, comparing.fields, queue=False, **QUIET)
     _tune(page)
     return page
 
@@ -145,10 +164,6 @@ def _seen(stamp: str) -> int:
     """The version that a page shows, 0 for a page that is new or shows something else."""
     first = stamp.split(" ")[0]
     return int(first) if first.isdigit() else 0
-
-
-def _stamp(version: int, bar: str) -> str:
-    return f"{version} {zlib.crc32(bar.encode())}"
 
 
 def _tune(page: gr.Blocks) -> None:

@@ -30,6 +30,7 @@ FIRST = Controls()
 NAMES = (
     *("System prompt", "Temperature", "Max tokens", "Top-p", "Top-k", "Seed", "Min-p"),
     *("Repetition penalty", "Frequency penalty", "Presence penalty", "Stop strings", "JSON switch", "JSON schema"),
+    "Token probabilities",
 )
 # What differs from the model's defaults, as `sampling.js` finds it; the button takes everything back.
 CHANGED = (
@@ -77,8 +78,13 @@ def build() -> Panel:
         more = _build_more()
     with gr.Accordion("Structured answer", open=False):
         switch, schema, schema_note = schema_field.build()
+    chances = gr.Checkbox(
+        label="Show token probabilities",
+        info="For the answers to come. Costs a little speed.",
+        elem_id="token-switch",
+    )
     changed = gr.HTML(CHANGED, apply_default_css=False, js_on_load=CHANGED_SCRIPT, elem_id="changed")
-    return Panel([system, temperature, max_tokens, *more, switch, schema], schema_note, changed)
+    return Panel([system, temperature, max_tokens, *more, switch, schema, chances], schema_note, changed)
 
 
 def _build_more() -> list[Any]:

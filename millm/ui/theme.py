@@ -7,10 +7,14 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "models.css", "download.css", "playground.css", "conversations.css")
+SHEETS = (
+    *("theme.css", "cards.css", "models.css", "download.css"),
+    *("playground.css", "conversations.css", "token_view.css", "compare.css"),
+)
 SCRIPTS = (  # each uses those before it
     *("page.js", "drawer.js", "suggest.js", "download.js"),
     *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
+    *("token_view.js", "compare.js"),
 )
 ICONS = {  # element id: icon
     "tab-download-button": "download",

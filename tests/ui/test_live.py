@@ -20,7 +20,7 @@ import gradio as gr  # noqa: E402
 
 from millm.ui.page import Live  # noqa: E402
 
-SHOWN_ONCE = 7
+SHOWN_ONCE = 11
 UNCHANGED = gr.skip()
 ALL = ("", "All", "All types")
 IDS = """tab-download tab-models tab-playground status-bar
@@ -28,7 +28,8 @@ IDS = """tab-download tab-models tab-playground status-bar
     lookup-cancel-btn
     preview-card models-list filter-status filter-type sort search storage-summary
     url-input checksum-input ollama-input revision-input type-select catalog
-    chat-input chat-log send-btn stop-btn system-prompt temperature max-tokens top-p top-k seed"""
+    chat-input chat-log send-btn stop-btn system-prompt temperature max-tokens top-p top-k seed
+    token-switch playground-mode compare-prompt compare-model-a compare-model-b compare-start compare-run"""
 
 
 @pytest.fixture
@@ -58,9 +59,20 @@ def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
 def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None:
     live = Live(manager)
     bar, *_, stamp = live.draw(*ALL)
-    drawn = live.poll(*ALL, stamp.split()[0] + " 0")
+    version, _, comparison = stamp.split()
+    drawn = live.poll(*ALL, f"{version} 0 {comparison}")
     assert (drawn[0], drawn[-1]) == (bar, stamp)
-    assert drawn[1:6] == (UNCHANGED,) * 5
+    assert drawn[1:-1] == (UNCHANGED,) * (SHOWN_ONCE - 2)
+
+
+def test_a_comparison_that_goes_on_is_sent_without_the_cards(manager: Manager) -> None:
+    live = Live(manager)
+    *_, stamp = live.draw(*ALL)
+    manager.side_by_side.version += 1
+    drawn = live.poll(*ALL, stamp)
+    assert drawn[1:5] == (UNCHANGED,) * 4
+    assert "Nothing compared yet" in drawn[8] or "No model to ask yet" in drawn[8]
+    assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE
 
 
 def test_a_page_of_an_earlier_process_is_drawn_anew(manager: Manager) -> None:
