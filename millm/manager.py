@@ -89,6 +89,7 @@ class Manager(Orders):
         self.embed = resident.embed
         self.job = activity.job
         self.system = self._monitor.system
+        self.history = self._monitor.history
         self.storage = self._monitor.storage
         self.catalog = self._monitor.catalog
         self.compatibility = self._monitor.compatibility

@@ -13,7 +13,7 @@ SOURCES = sorted((ROOT / "millm").rglob("*.py"))
 
 # Imports point down: a room may import rooms of lower floors and, where named, neighbours.
 FLOORS = [
-    {"errors", "events", "records", "tensors", "meta", "settings", "logs", "figures", "traffic"},
+    {"errors", "events", "records", "tensors", "meta", "settings", "logs", "figures", "traffic", "history"},
     {"jobs", "loops", "child", "ollama_client"},
     {"sources", "engines", "registry", "store", "devices", "estimate", "quantizing", "catalog", "verification"},
     {

@@ -17,6 +17,7 @@ SHAPES = {
     "retry": '<path d="M20 5v5h-5"/><path d="M20 10a8 8 0 1 0-.9 5.9"/>',
     "contrast": '<circle cx="12" cy="12" r="8.5"/>'
     '<path d="M12 3.5a8.5 8.5 0 0 1 0 17z" fill="currentColor" stroke="none"/>',
+    "close": '<path d="m6 6 12 12M18 6 6 18"/>',
     "check": '<path d="m5 12.5 4.5 4.5L19 7.5"/>',
     "alert": '<path d="M12 8.5v4.5M12 16.5v.1"/><circle cx="12" cy="12" r="9"/>',
     "chip": '<rect x="7" y="7" width="10" height="10" rx="1.5"/>'

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from millm.errors import explain
-from millm.records import Status
-from millm.ui import actions, download_tab, models_tab, playground_tab, status_bar
+from millm.ui import actions, download_tab, models_tab, playground_tab, status_bar, system_drawer
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -17,11 +16,14 @@ from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.settings import Settings
 
 BRAND = (
     '<div class="mi-logo" role="img" aria-label="miLLM"><b aria-hidden="true">mi</b></div>'
     '<button type="button" class="mi-theme" id="theme-btn" title="Light or dark" '
     f'aria-label="Switch between light and dark">{icon("contrast", 20)}</button>'
+    '<button type="button" class="mi-theme mi-system-btn" id="system-btn" title="System" data-system '
+    f'aria-label="System" aria-haspopup="dialog">{icon("chart", 20)}</button>'
 )
 POLL_S = 1.0
 CACHE_S = 86400
@@ -74,8 +76,7 @@ class Live:
             yield (gr.skip(),) * 7  # the timer draws the progress
 
     def _bar(self) -> str:
-        loading = self._manager.records(status=Status.LOADING)
-        return status_bar.draw(self._manager.system(), self._manager.loaded(), loading[0] if loading else None)
+        return status_bar.draw(self._manager)
 
     def _parts(self, filters: Filters) -> tuple[str, ...]:
         return (
@@ -86,8 +87,8 @@ class Live:
         )
 
 
-def build(manager: "Manager") -> gr.Blocks:
-    """Builds the whole page around a manager."""
+def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
+    """Builds the whole page around a manager. settings: what it says of them."""
     with gr.Blocks(
         title="miLLM",
         fill_width=True,
@@ -98,6 +99,7 @@ def build(manager: "Manager") -> gr.Blocks:
         html(BRAND, "brand")
         bar = status_bar.build()
         dialog = actions.build_dialog()
+        system_drawer.build(manager, settings)
         # a hidden text, not gr.State: that would hold one of the browser's six connections for every open page
         stamp = gr.Textbox("", visible=False)
         with gr.Tabs(elem_id="nav", overflow_behavior="wrap"):

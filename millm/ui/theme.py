@@ -7,7 +7,8 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "playground.css")
+SHEETS = ("theme.css", "cards.css", "playground.css", "status_bar.css", "system_drawer.css")
+SCRIPTS = ("connection.js", "page.js")
 ICONS = {  # element id: icon
     "tab-download-button": "download",
     "tab-models-button": "models",
@@ -100,8 +101,8 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """What goes into the page's head as it stands: the style sheets and the script."""
+    """What goes into the page's head as it stands: the style sheets and the scripts."""
     icons = "".join(f"#{element}{{--icon:{mask(name)}}}" for element, name in ICONS.items())
     sheets = "".join((HERE / sheet).read_text(encoding="utf-8") for sheet in SHEETS)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    return f"<style>{icons}{sheets}</style><script>{script}</script>"
+    scripts = "".join((HERE / script).read_text(encoding="utf-8") for script in SCRIPTS)
+    return f"<style>{icons}{sheets}</style><script>{scripts}</script>"
