@@ -44,12 +44,21 @@ def build() -> gr.HTML:
 
 
 def draw(manager: "Manager") -> str:
-    """The bar as it is now; a model on its way into memory stands before the one that it replaces."""
+    """The bar as it is now."""
+    return draw_bar(manager.system(), *present(manager))
+
+
+def present(manager: "Manager") -> "tuple[ModelRecord | None, Event | None]":
+    """The model in memory or on its way there, which stands before the one it replaces; and how far it is.
+
+    The event is None unless it is being loaded or unloaded.
+    """
     loading = manager.records(status=Status.LOADING)
     record = loading[0] if loading else manager.loaded()
     job = manager.job(record.id) if record else None
-    moves = record is not None and job is not None and job.kind in ("load", "unload")
-    return draw_bar(manager.system(), record, newest_event(manager, record) if record and moves else None)
+    if record is None or job is None or job.kind not in ("load", "unload"):
+        return record, None
+    return record, newest_event(manager, record)
 
 
 def draw_bar(system: "SystemState", record: "ModelRecord | None", event: "Event | None" = None) -> str:
@@ -77,13 +86,12 @@ def requests(system: "SystemState") -> str:
     return f"{words.several(system.requests_running, 'request')} running{waiting}"
 
 
-def state(record: "ModelRecord | None", event: "Event | None") -> str:
-    """What goes on with the model: "Loaded", "Loading weights 43%", "No model loaded"."""
-    if record is None:
-        return "No model loaded"
+def state(record: "ModelRecord", event: "Event | None") -> str:
+    """What goes on with a model, as HTML: "Loaded", "Loading weights 43%". The number is not read out."""
     if event is None:
         return words.STATUS[record.status]
-    return f"{words.doing(event)} {event.progress:.0f}%" if event.progress else words.doing(event)
+    percent = f'<span aria-hidden="true"> {event.progress:.0f}%</span>' if event.progress else ""
+    return escape(words.doing(event)) + percent
 
 
 def gauge(device: "Device") -> str:
@@ -102,10 +110,9 @@ def gauge(device: "Device") -> str:
 
 
 def _model(record: "ModelRecord | None", event: "Event | None") -> str:
-    said = escape(state(record, event))
     if record is None:
-        return f'<i class="mi-dot"></i><b id="status-bar-model">{said}</b>'
-    kind = "loading" if event else "loaded"
+        return '<i class="mi-dot"></i><b id="status-bar-model">No model loaded</b>'
+    kind, said = "loading" if event else "loaded", state(record, event)
     return (
         f'<i class="mi-dot is-{kind}"></i><b id="status-bar-model">{escape(record.name)}</b>'
         f'<span class="mi-status-more">{record.quantization}</span><span class="mi-status-state">{said}</span>'

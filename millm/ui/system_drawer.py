@@ -15,13 +15,15 @@ from millm.ui import words
 from millm.ui.cards import note
 from millm.ui.icons import icon
 from millm.ui.plots import plot
-from millm.ui.status_bar import gauge, memory, requests
+from millm.ui.status_bar import gauge, memory, present, requests, state
 from millm.ui.wiring import QUIET
 
 if TYPE_CHECKING:
     from millm.devices import Device
+    from millm.events import Event
     from millm.history import Point
     from millm.manager import Manager
+    from millm.records import ModelRecord
     from millm.views import SystemState
 
 PACKAGES = ("torch", "transformers", "bitsandbytes", "gradio")
@@ -86,17 +88,18 @@ def draw(manager: "Manager") -> dict[str, str]:
     system = manager.system()
     return {
         "problems": "".join(map(note, system.problems)),
-        "now": draw_now(system),
+        "now": draw_now(system, *present(manager)),
         "plots": draw_plots(manager.history(), system.devices),
         "devices": draw_devices(system),
     }
 
 
-def draw_now(system: "SystemState") -> str:
+def draw_now(system: "SystemState", record: "ModelRecord | None", event: "Event | None") -> str:
     """The model, requests and memory as rows."""
-    loaded, speed = system.loaded, system.tokens_per_s
+    speed = system.tokens_per_s
+    model = f"{escape(record.name)} ({record.quantization}): {state(record, event)}" if record else "None is loaded"
     rows = [
-        ("Model", escape(f"{loaded.name} ({loaded.quantization})") if loaded else "None is loaded"),
+        ("Model", model),
         ("Requests", requests(system)),
         (
             "Speed",

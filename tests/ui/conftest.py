@@ -29,12 +29,16 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens pages that collect what goes wrong in them: errors, and requests that leave the machine.
 
-    within: the context of another page, to open a second one in the same browser.
+    within: the context of another page, to open a second one in the same browser. visit: whether to go there at once.
     """
     contexts, wrong = [], []
 
     def open_one(
-        app: App | Scene, size: dict[str, int] = DESK, within: BrowserContext | None = None, **options: Any
+        app: App | Scene,
+        size: dict[str, int] = DESK,
+        within: BrowserContext | None = None,
+        visit: bool = True,
+        **options: Any,
     ) -> Page:
         if within is None:
             within = browser.new_context(viewport=size, **options)
@@ -43,8 +47,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         own = (f"{app.url}/", "data:", "blob:")
         page.on("request", lambda asked: asked.url.startswith(own) or wrong.append(asked.url))
-        page.goto(app.url)
-        is_up(page)
+        if visit:
+            page.goto(app.url)
+            is_up(page)
         return page
 
     yield open_one

@@ -87,7 +87,7 @@ def test_a_page_waits_for_its_server_and_goes_on(run_app: Run, open_page: Open, 
 
 
 def test_the_system_drawer_is_alive_only_while_it_is_open(scene: Scene, open_page: Open) -> None:
-    page = open_page(scene)
+    page = open_page(scene, visit=False)
     STATES["playground-streaming"](page, scene)
     page.locator("#status-system-btn").press("Enter")
     drawer = page.locator("#system-drawer")
