@@ -22,7 +22,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Processor:
+class Cpu:
     """What calculates where there is no GPU. threads: how many this process may use; cores: None where unknown."""
 
     name: str
@@ -35,7 +35,7 @@ def list_devices() -> tuple[Device, ...]:
     return _gpus() or (ram(),)
 
 
-def processor(described: Path = Path("/proc/cpuinfo")) -> Processor:
+def cpu(described: Path = Path("/proc/cpuinfo")) -> Cpu:
     """The processor of this machine."""
     try:
         lines = described.read_text().splitlines()
@@ -44,7 +44,7 @@ def processor(described: Path = Path("/proc/cpuinfo")) -> Processor:
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name = next(named, "") or platform.processor() or platform.machine()
-    return Processor(name, threads, psutil.cpu_count(logical=False))
+    return Cpu(name, threads, psutil.cpu_count(logical=False))
 
 
 def process_bytes() -> int:

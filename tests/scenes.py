@@ -7,6 +7,7 @@
 To try it by hand: `python tests/scenes.py FOLDER PORT`.
 """
 
+import os
 import re
 import sys
 import time
@@ -17,6 +18,10 @@ from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parent.parent)]
+
+from app import LIBRARY_ENVIRONMENT
+
+os.environ.update(LIBRARY_ENVIRONMENT)  # gradio reads it while it is imported
 
 import uvicorn
 from fakes import FakeEngine, FakeFetcher, FakeOpener, make_manager

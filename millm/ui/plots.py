@@ -22,10 +22,11 @@ def plot(title: str, values: Sequence[tuple[float, float]], said: Callable[[floa
     now = said(heights[-1]) if heights else "not measured yet"
     lines = [_line(part, top) for part in _unbroken(values)]
     return (
-        f'<figure class="mi-plot"><figcaption><span>{escape(title)}</span><b>{escape(now)}</b></figcaption>'
+        f'<figure class="mi-plot"><figcaption>{escape(title)}<span><b>{escape(now)}</b>'
+        f'<span class="mi-plot-most" aria-hidden="true">most {escape(said(top))}</span></span></figcaption>'
         f'<svg role="img" aria-label="{escape(_summary(title, values, said))}" '
         f'viewBox="0 0 {KEPT_S:.0f} {HEIGHT:.0f}" preserveAspectRatio="none">{"".join(lines)}</svg>'
-        f'<p aria-hidden="true"><span>10 min ago</span><span>most: {escape(said(top))}</span><span>now</span></p>'
+        '<p aria-hidden="true"><span>10 min ago</span><span>now</span></p>'
         "</figure>"
     )
 

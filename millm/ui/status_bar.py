@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 # The address is the one the browser itself used, so it is right behind a proxy too.
 FIXED = (
-    f'<button type="button" class="mi-address" data-copy="" aria-label="Copy the API address">'
-    f"{icon('copy', 14)}<code></code></button>"
+    '<div class="mi-status-fixed"><button type="button" class="mi-address" data-copy="" '
+    f'aria-label="Copy the API address">{icon("copy", 14)}<code></code></button>'
     f'<button type="button" class="mi-address mi-more" id="status-system-btn" data-system aria-haspopup="dialog">'
-    f"{icon('chart', 15)}<span>System</span></button>"
+    f"{icon('chart', 15)}<span>System</span></button></div>"
+)
+AWAY = (
     f'<div class="mi-away" id="away" role="alert" hidden>{icon("alert", 16)}<span><b>miLLM does not answer.</b> '
     "This page goes on by itself when it is back.</span></div>"
 )
@@ -40,6 +42,7 @@ def build() -> gr.HTML:
     with gr.Row(elem_id="status-bar"):
         live = html(elem_id="status-live")
         gr.HTML(FIXED, apply_default_css=False, js_on_load=FILL_ADDRESS, elem_id="status-address")
+    html(AWAY, "away-block")
     return live
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from millm import __version__
-from millm.devices import processor
+from millm.devices import cpu
 from millm.settings import Settings
 from millm.ui import words
 from millm.ui.cards import note
@@ -127,9 +127,9 @@ def draw_plots(points: "tuple[Point, ...]", devices: "tuple[Device, ...]") -> st
 
 def draw_devices(system: "SystemState") -> str:
     """The processor, each GPU, RAM and disk."""
-    cpu = processor()
-    cores = f", {words.several(cpu.cores, 'core')}" if cpu.cores else ""
-    rows = [("Processor", f"{escape(cpu.name)}: {words.several(cpu.threads, 'thread')}{cores}")]
+    found = cpu()
+    cores = f", {words.several(found.cores, 'core')}" if found.cores else ""
+    rows = [("Processor", f"{escape(found.name)}: {words.several(found.threads, 'thread')}{cores}")]
     rows += [(escape("Memory" if each.kind == "cpu" else each.name), gauge(each)) for each in memory(system)]
     return _rows([*rows, ("Disk", f"{words.size(system.disk_free)} free")])
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from browsing import DESK, FLAGS, chromium, is_up
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from running import App
 from scenes import Scene
 
@@ -23,6 +23,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The page over fakes; each test arranges it anew."""
     with Scene(tmp_path_factory.mktemp("scene")) as scene:
         yield scene
+
+
+def leaves(asked: Request, own: tuple[str, ...]) -> bool:
+    """Whether a request that failed went to somebody else. What the page's own policy stops never leaves the browser."""
+    return not asked.url.startswith(own) and asked.failure != "csp"
 
 
 @pytest.fixture
@@ -46,7 +51,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         page = within.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         own = (f"{app.url}/", "data:", "blob:")
-        page.on("request", lambda asked: asked.url.startswith(own) or wrong.append(asked.url))
+        page.on("requestfinished", lambda asked: asked.url.startswith(own) or wrong.append(asked.url))
+        page.on("requestfailed", lambda asked: leaves(asked, own) and wrong.append(f"{asked.url}: {asked.failure}"))
         if visit:
             page.goto(app.url)
             is_up(page)
