@@ -94,7 +94,7 @@ def state(record: "ModelRecord", event: "Event | None") -> str:
     if event is None:
         return words.STATUS[record.status]
     percent = f'<span aria-hidden="true"> {event.progress:.0f}%</span>' if event.progress else ""
-    return escape(words.doing(event)) + percent
+    return f"<span>{escape(words.doing(event))}</span>{percent}"
 
 
 def gauge(device: "Device") -> str:

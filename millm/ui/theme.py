@@ -7,7 +7,7 @@ import gradio as gr
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
-SHEETS = ("theme.css", "cards.css", "playground.css", "status_bar.css", "system_drawer.css")
+SHEETS = ("theme.css", "cards.css", "playground.css", "status_bar.css", "system_drawer.css", "touch.css")
 SCRIPTS = ("connection.js", "page.js")
 ICONS = {  # element id: icon
     "tab-download-button": "download",

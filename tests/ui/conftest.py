@@ -26,7 +26,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 def leaves(asked: Request, own: tuple[str, ...]) -> bool:
-    """Whether a request that failed went to somebody else. What the page's own policy stops never leaves the browser."""
+    """Whether a failed request was for somebody else. What the page's own policy stops never leaves the browser."""
     return not asked.url.startswith(own) and asked.failure != "csp"
 
 

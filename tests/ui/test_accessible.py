@@ -17,11 +17,13 @@ OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practic
 # gradio's own: the title of a thought is a button that holds another one, without a name
 NOT_OURS: list[list[str]] = [["#chat-log .thought-group"]]
 
-# What a finger should hit: everything that can be pressed, but for what a label or a row around it makes larger.
+# What a finger should hit and is too small for it. A label or gradio's frame around an input counts as the input; links
+# in the middle of a text may be as high as the text.
 SMALL = """() => [...document.querySelectorAll('button, a[href], summary, input, select, textarea, [role=tab]')]
   .filter((each) => each.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !each.disabled)
+  .filter((each) => each.tagName !== 'A' || getComputedStyle(each).display !== 'inline')
   .filter((each) => each.closest('dialog[open]') || !document.querySelector('dialog[open]'))
-  .map((each) => [each, (each.closest('label') ?? each).getBoundingClientRect()])
+  .map((each) => [each, (each.closest('label, .wrap:has(> .wrap-inner)') ?? each).getBoundingClientRect()])
   .filter(([, box]) => box.width && box.height && (box.height < 43.5 || box.width < 43.5))
   .map(([each, box]) => `${each.outerHTML.slice(0, 120)}: ${Math.round(box.width)} x ${Math.round(box.height)}`)"""
 PHONE_STATES = ("download-preview", "models", "dialog-delete", "playground-done", "system", "server-away")

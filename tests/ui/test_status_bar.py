@@ -37,7 +37,7 @@ def test_a_model_says_its_state_in_words() -> None:
     assert ">Loaded</span>" in html
     assert "is-moving" not in html
     html = draw_bar(system(), LOADED, Event(Stage.LOADING_WEIGHTS, 43.4))
-    assert '>Loading weights<span aria-hidden="true"> 43%</span></span>' in html
+    assert '<span>Loading weights</span><span aria-hidden="true"> 43%</span>' in html
     assert "is-moving" in html
     assert "Waiting for 3 pending requests" in draw_bar(system(), LOADED, Event(Stage.DRAINING, pending=3))
 
