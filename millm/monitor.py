@@ -23,7 +23,9 @@ from millm.sources.base import Plan
 from millm.store import Store
 from millm.views import Notice, Preview, StorageState, SystemState
 
-FRESH_S = 1.0  # seconds a measurement is good for, however many pages ask
+FRESH_S = (
+    0.5  # seconds a measurement is good for, however many pages ask; with their second between two questions 1.5
+)
 
 
 class Monitor:
@@ -61,7 +63,7 @@ class Monitor:
         self._measured = None
 
     def system(self) -> SystemState:
-        """This process and machine; measured at most once a second, and remembered."""
+        """This process and machine; measured at most twice a second, and remembered."""
         if self._measured is None or time.monotonic() - self._measured[0] > FRESH_S:
             self._measured = (time.monotonic(), self._measure())
             self._remember(self._measured[1])

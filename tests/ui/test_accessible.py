@@ -17,8 +17,8 @@ OPTIONS = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practic
 # gradio's own: the title of a thought is a button that holds another one, without a name
 NOT_OURS: list[list[str]] = [["#chat-log .thought-group"]]
 
-# What a finger should hit and is too small for it. A label or gradio's frame around an input counts as the input; links
-# in the middle of a text may be as high as the text.
+# What a finger should hit and is too small for it. A label or gradio's frame around an input counts as the input;
+# links in the middle of a text may be as high as the text.
 SMALL = """() => [...document.querySelectorAll('button, a[href], summary, input, select, textarea, [role=tab]')]
   .filter((each) => each.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !each.disabled)
   .filter((each) => each.tagName !== 'A' || getComputedStyle(each).display !== 'inline')
