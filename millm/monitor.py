@@ -23,9 +23,7 @@ from millm.sources.base import Plan
 from millm.store import Store
 from millm.views import Notice, Preview, StorageState, SystemState
 
-FRESH_S = (
-    0.5  # seconds a measurement is good for, however many pages ask; with their second between two questions 1.5
-)
+FRESH_S = 0.5  # seconds a measurement is good for, however many pages ask once a second
 
 
 class Monitor:

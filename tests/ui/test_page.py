@@ -125,7 +125,7 @@ def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callab
     expect(page.locator("#chat-stats")).to_contain_text("stopped", timeout=SOON)
     expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
     assert "Error" not in page.locator("#chat-log").inner_text()
-    deadline = time.monotonic() + 5  # the figures are measured once a second
+    deadline = time.monotonic() + 5  # the figures are measured twice a second
     while httpx.get(f"{app.url}/api/system").json()["data"]["requests_running"]:
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
