@@ -148,8 +148,8 @@ def clicks(browser: Browser, url: str, rounds: int) -> None:
     page.close()
 
 
-def idle(browser: Browser, app: App, seconds: float) -> None:
-    """What open pages cost the server."""
+def idle(browser: Browser, app: App, seconds: float, while_: str) -> None:
+    """What open pages cost the server. while_: what else it does."""
     server = psutil.Process(app.process.pid)
     pages: list[Page] = []
     context = browser.new_context(viewport=DESK)
@@ -164,7 +164,7 @@ def idle(browser: Browser, app: App, seconds: float) -> None:
         time.sleep(seconds)
         after = server.cpu_times()
         used = (after.user + after.system - before.user - before.system) / seconds
-        print(f"server with {count} open pages: {100 * used:.1f} % of a core")
+        print(f"server with {count} open pages, {while_}: {100 * used:.1f} % of a core")
     context.close()
 
 
@@ -172,7 +172,7 @@ def streaming(browser: Browser, url: str, seconds: float) -> None:
     """What an answer at a hundred tokens a second costs the browser."""
     page = browser.new_page(viewport=DESK)
     session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # so that other programs do not count
     page.goto(url)
     page.locator("#tab-playground-button").click()
     page.locator("#no-model .mi-start").wait_for()
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle", type=float, default=20)
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     print(f"load of this machine before: {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
@@ -246,9 +247,10 @@ def main() -> None:
                 first_card(browser, app.url, options.rounds)
                 clicks(browser, app.url, options.rounds)
                 truth(browser, app.url, options.rounds)
+                idle(browser, app, options.idle, "nothing under way")
                 origin = {"source": "huggingface", "repo_id": "acme/bigger", "quantization": "FP16"}
                 httpx.post(f"{app.url}/api/models", json=origin).raise_for_status()
-                idle(browser, app, options.idle)
+                idle(browser, app, options.idle, "a download under way")
             finally:
                 app.process.kill()
         with scene_of_its_own(folder / "scene") as url:
