@@ -6,6 +6,7 @@ gradio is imported when a page is built, not before.
 from typing import TYPE_CHECKING, Any
 
 from millm.settings import Settings
+from millm.ui.compressed import CompressedPage
 from millm.ui.gradio_import import import_gradio
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def mount(app: Any, manager: "Manager", settings: Settings | None = None) -> Any
 
     from millm.ui.theme import head, theme
 
+    app.add_middleware(CompressedPage)
     return gr.mount_gradio_app(
         app,
         blocks,
