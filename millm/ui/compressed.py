@@ -30,18 +30,23 @@ class CompressedPage:
             nonlocal start, body
             if message["type"] == "http.response.start":
                 start = message
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                small = gzip.compress(body, LEVEL)
-                kept = [each for each in start.get("headers", ()) if each[0].lower() != b"content-length"]
-                added = [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding")]
-                length = (b"content-length", str(len(small)).encode())
-                await send({**start, "headers": [*kept, *added, length]})
-                await send({"type": "http.response.body", "body": small})
+            elif message["type"] != "http.response.body":
+                await send(message)
+            else:
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    await _send_small(start, gzip.compress(body, LEVEL), send)
 
         await self._app(scope, receive, collect)
 
 
 def _takes_gzip(scope: Scope) -> bool:
     return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
+
+
+async def _send_small(start: Message, small: bytes, send: Send) -> None:
+    kept = [header for header in start["headers"] if header[0].lower() != b"content-length"]
+    length = (b"content-length", str(len(small)).encode())
+    added = [(b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"), length]
+    await send({**start, "headers": [*kept, *added]})
+    await send({"type": "http.response.body", "body": small})
