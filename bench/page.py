@@ -44,7 +44,7 @@ window.firstCard = new Promise((seen) => {
     document.getElementById('tab-models-button')?.getAttribute('aria-selected') === 'false'
       && document.getElementById('tab-models-button').click();
     const card = document.querySelector('.model-card h2');
-    if (card?.checkVisibility()) seen(performance.now()); else requestAnimationFrame(look);
+    if (card?.checkVisibility()) seen(performance.now()); else setTimeout(look, 5);
   };
   look();
 });"""
