@@ -32,6 +32,7 @@ GUIDE = Path(__file__).resolve().parent / "models" / "millm-guide"
 
 GRACE_S = 2  # seconds that open connections, and then each kind of running work, get at the end
 END_S = 6  # seconds that the end of all work may take
+LOOK_S = 5  # seconds between two looks at how this process does
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -185,6 +186,13 @@ def make_key(settings: Settings) -> str | None:
     return None if settings.loopback or settings.spaces else secrets.token_urlsafe(24)
 
 
+def with_key(settings: Settings, key: str | None) -> Settings:
+    """The settings as they are in force: with the key that was made."""
+    if not key or settings.api_key:
+        return settings
+    return replace(settings, api_key=key, given_by={**settings.given_by, "api_key": "made at this start"})
+
+
 def make_server(settings: Settings, manager: "Manager", key: str | None) -> "uvicorn.Server":
     """The HTTP server with the API and, mounted behind it, the page."""
     import uvicorn
@@ -193,14 +201,17 @@ def make_server(settings: Settings, manager: "Manager", key: str | None) -> "uvi
     from millm.api import GuardPolicy, create_app
     from millm.jobs import Lane
 
-    warm_up = Lane("warm-up")
+    background = Lane("background")
+
+    async def look() -> None:
+        background.submit(lambda _: manager.system())  # which remembers it, also while no page is open
 
     class Server(uvicorn.Server):
         """Begins what can wait once the page can be had, and ends the event streams before it waits for readers."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            warm_up.submit(lambda _: begin(settings, manager))
+            background.submit(lambda _: begin(settings, manager))
 
         def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
             manager.feed.close()
@@ -208,11 +219,20 @@ def make_server(settings: Settings, manager: "Manager", key: str | None) -> "uvi
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await super().shutdown(sockets)
-            warm_up.close(GRACE_S)
+            background.close(GRACE_S)
 
     policy = replace(GuardPolicy.of(settings), api_key=key)
-    app = ui.mount(create_app(manager, policy), manager)
-    return Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S))
+    app = ui.mount(create_app(manager, policy), manager, with_key(settings, key))
+    return Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_S,
+            callback_notify=look,
+            timeout_notify=LOOK_S,
+        )
+    )
 
 
 def begin(settings: Settings, manager: "Manager") -> None:

@@ -1,6 +1,8 @@
 """What this machine has left: memory of each GPU, or RAM within the limits of its container."""
 
 import logging
+import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +21,30 @@ class Device:
     free: int
 
 
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """What calculates where there is no GPU. threads: how many this process may use; cores: None where unknown."""
+
+    name: str
+    threads: int
+    cores: int | None
+
+
 def list_devices() -> tuple[Device, ...]:
     """Every NVIDIA GPU, or the RAM of this machine when it has none."""
-    return _gpus() or (_ram(),)
+    return _gpus() or (ram(),)
+
+
+def cpu(described: Path = Path("/proc/cpuinfo")) -> Cpu:
+    """The processor of this machine."""
+    try:
+        lines = described.read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name = next(named, "") or platform.processor() or platform.machine()
+    return Cpu(name, threads, psutil.cpu_count(logical=False))
 
 
 def process_bytes() -> int:
@@ -52,7 +75,8 @@ def _gpus() -> tuple[Device, ...]:
         pynvml.nvmlShutdown()
 
 
-def _ram() -> Device:
+def ram() -> Device:
+    """The RAM of this machine, or of its container where that is less."""
     memory = psutil.virtual_memory()
     total, free = int(memory.total), int(memory.available)
     for limit, used in container_limits():

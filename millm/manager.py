@@ -91,6 +91,7 @@ class Manager(Orders):
         self.job = activity.job
         self.jobs = activity.states
         self.system = self._monitor.system
+        self.history = self._monitor.history
         self.storage = self._monitor.storage
         self.compatibility = self._monitor.compatibility
         self.search = self._inquiry.search

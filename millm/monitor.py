@@ -8,10 +8,11 @@ from dataclasses import replace
 from millm import __version__
 from millm.activity import Activity
 from millm.catalog import Suggestion, load_catalog, sort_for
-from millm.devices import Device, process_bytes
+from millm.devices import Device, process_bytes, ram
 from millm.engines.architectures import needs_own_code
 from millm.errors import ModelNotFound
 from millm.estimate import EXACT, Estimator
+from millm.history import History
 from millm.jobs import Lane
 from millm.planning import draft_record, estimate_record, estimated, preview_plan
 from millm.records import ModelRecord, ModelType, Quantization
@@ -22,7 +23,7 @@ from millm.sources.base import Plan
 from millm.store import Store
 from millm.views import Notice, Preview, StorageState, SystemState
 
-FRESH_S = 1.0  # seconds a measurement is good for, however many pages ask
+FRESH_S = 0.5  # seconds a measurement is good for, however many pages ask once a second
 
 
 class Monitor:
@@ -51,6 +52,8 @@ class Monitor:
         self._devices = devices
         self._problems: tuple[str, ...] = ()
         self._measured: tuple[float, SystemState] | None = None
+        self._history = History()
+        self.history = self._history.points
 
     def problem(self, sentence: str) -> None:
         """Keeps something that went wrong at start where people see it."""
@@ -58,9 +61,10 @@ class Monitor:
         self._measured = None
 
     def system(self) -> SystemState:
-        """This process and machine; measured at most once a second."""
+        """This process and machine; measured at most twice a second, and remembered."""
         if self._measured is None or time.monotonic() - self._measured[0] > FRESH_S:
             self._measured = (time.monotonic(), self._measure())
+            self._remember(self._measured[1])
         return self._measured[1]
 
     def judge(
@@ -147,11 +151,21 @@ class Monitor:
     def _memory_free(self) -> int:
         return sum(device.free for device in self._devices()) + self._resident.memory_bytes
 
+    def _remember(self, now: SystemState) -> None:
+        figures = self._resident.figures()
+        self._history.add(
+            tokens=figures.generated_tokens,
+            ended=figures.outcomes.total(),
+            requests=now.requests_running,
+            process_bytes=now.process_bytes,
+            device_bytes=sum(device.total - device.free for device in now.devices),
+        )
+
     def _measure(self) -> SystemState:
-        rows = self._resident.rows
+        rows, devices = self._resident.rows, self._devices()
         return SystemState(
             version=__version__,
-            devices=self._devices(),
+            devices=devices,
             process_bytes=process_bytes(),
             loaded=self._loaded(),
             requests_running=sum(job.started for job in self._resident.requests),
@@ -163,6 +177,7 @@ class Monitor:
             batch_width=rows.stepping if rows else None,
             rows_waiting=rows.waiting if rows else None,
             model_bytes=self._resident.memory_bytes,
+            ram=next((device for device in devices if device.kind == "cpu"), None) or ram(),
         )
 
     def _loaded(self) -> ModelRecord | None:

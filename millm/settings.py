@@ -5,6 +5,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from millm.errors import StartupError
 
@@ -17,6 +18,7 @@ class Settings:
     """How this process runs. A flag wins over its environment variable, which wins over the default.
 
     spaces: miLLM runs on Hugging Face Spaces, whose proxy owns host names, origins and access.
+    given_by: where the settings came from that are not at their defaults, by field: "flag", "environment" or a name.
     """
 
     model_cache_dir: Path = Path("data/models")
@@ -32,11 +34,28 @@ class Settings:
     hf_endpoint: str | None = None
     ollama_host: str = "http://127.0.0.1:11434"
     spaces: bool = False
+    given_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can connect."""
         return is_loopback(self.host)
+
+    def shown(self) -> tuple["Shown", ...]:
+        """Every setting as people may see it: of a secret only whether it is set."""
+        return tuple(
+            Shown(variable, _readable(name, getattr(self, name)), self.given_by.get(name, "default"))
+            for name, variable in VARIABLES.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A setting as people see it. value: "" for none. given_by: see `Settings`, or "default"."""
+
+    variable: str
+    value: str
+    given_by: str
 
 
 def is_loopback(host: str) -> bool:
@@ -56,7 +75,10 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         StartupError: a value cannot be used.
         SystemExit: `--help` was asked for (0) or a flag is unknown (2).
     """
-    given = vars(_parser(environ).parse_args(list(argv)))
+    flags = vars(_parser().parse_args(list(argv)))
+    variables = {name: environ[variable] for name, variable in VARIABLES.items() if environ.get(variable)}
+    platform = {"host": EVERYWHERE} if "SPACE_ID" in environ else {}
+    given = {**DEFAULTS, **platform, **variables, **flags}
     try:
         port = int(given["port"])
     except ValueError:
@@ -80,6 +102,11 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         hf_endpoint=given["hf_endpoint"] or None,
         ollama_host=given["ollama_host"],
         spaces=bool(environ.get("SPACE_ID")),
+        given_by={
+            **dict.fromkeys(platform, "Hugging Face Spaces"),
+            **dict.fromkeys(variables, "environment"),
+            **dict.fromkeys(flags, "flag"),
+        },
     )
 
 
@@ -103,12 +130,13 @@ OPTIONS = (
     ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
     ("ollama-host", "OLLAMA_HOST", "http://127.0.0.1:11434", "the Ollama server used for source ollama"),
 )
-
-
+DEFAULTS = {flag.replace("-", "_"): default for flag, _, default, _ in OPTIONS}
+VARIABLES = {flag.replace("-", "_"): variable for flag, variable, _, _ in OPTIONS}
+SECRETS = frozenset({"hf_token", "api_key"})
 EVERYWHERE = "0.0.0.0"  # where Hugging Face Spaces, which sets SPACE_ID, looks for the page
 
 
-def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="app.py", description="miLLM: get, load, try and serve language models from one process."
     )
@@ -117,7 +145,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{flag}",
             metavar="VALUE",
-            default=environ.get(variable) or (EVERYWHERE if flag == "host" and "SPACE_ID" in environ else default),
+            default=argparse.SUPPRESS,
             help=f"{text} [{variable}]{shown}".replace("%", "%%"),
         )
     return parser
@@ -125,3 +153,19 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _readable(name: str, value: object) -> str:
+    if name in SECRETS:
+        return "set" if value else "not set"
+    text = ", ".join(value) if isinstance(value, tuple) else str(value or "")
+    return _without_password(text) if "://" in text else text
+
+
+def _without_password(address: str) -> str:
+    """An address of a server that names no user: one may hold a password."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

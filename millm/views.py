@@ -121,7 +121,7 @@ class SystemState:
 
     tokens_per_s: of all requests together over the last seconds; 0 while nothing is being generated.
     batch_width, rows_waiting: answers that get a token with every step, and those that wait for that; None where the
-    engine does not know. model_bytes: memory of the loaded model's weights.
+    engine does not know. model_bytes: memory of the loaded model's weights. ram: also where there are GPUs.
     problems: sentences about what went wrong at start and is still of interest.
     """
 
@@ -138,6 +138,7 @@ class SystemState:
     batch_width: int | None = 0
     rows_waiting: int | None = 0
     model_bytes: int = 0
+    ram: Device | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running import App, start_app, wait_until_up
@@ -17,9 +18,9 @@ def run_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
     """Starts miLLM processes that are gone when the test is."""
     started: list[App] = []
 
-    def run(*arguments: str, cache: Path | None = None, first: bool = False, **environ: str) -> App:
+    def run(*arguments: str, cache: Path | None = None, **options: Any) -> App:
         log_path = tmp_path / f"app{len(started)}.log"
-        started.append(start_app(cache or tmp_path / "cache", log_path, *arguments, first=first, **environ))
+        started.append(start_app(cache or tmp_path / "cache", log_path, *arguments, **options))
         return wait_until_up(started[-1])
 
     yield run

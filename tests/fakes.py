@@ -182,12 +182,13 @@ def make_manager(
     estimator: Estimator | None = None,
     quantizer: Quantizer | None = None,
     measure: Measure = measure,
+    devices: tuple[Device, ...] = (),
 ) -> Manager:
     """A manager on a real registry and store below `root`, with a fake source and fake engines."""
     store = Store(root)
     store.open()
     registry = Registry(store.registry_path, store.published)
-    devices = (Device("cpu", "RAM", 16 << 30, free_memory),)
+    devices = devices or (Device("cpu", "RAM", 16 << 30, free_memory),)
     fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher(), Source.LOCAL: Local()}
     more = {"guide": guide, "estimator": estimator, "quantizer": quantizer, "measure": measure}
     return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, **more)

@@ -41,9 +41,14 @@ class App:
         return self.process.wait(20)
 
 
-def start_app(cache: Path, log_path: Path, *arguments: str, first: bool = False, **environ: str) -> App:
-    """Runs app.py and returns at once. first: on a machine that had no miLLM; else its list is empty."""
-    port = free_port()
+def start_app(
+    cache: Path, log_path: Path, *arguments: str, first: bool = False, port: int = 0, **environ: str
+) -> App:
+    """Runs app.py and returns at once. first: on a machine that had no miLLM; else its list is empty.
+
+    port: 0 takes a free one.
+    """
+    port = port or free_port()
     cache.mkdir(exist_ok=True)
     if not first and not any(cache.iterdir()):
         (cache / "registry.json").write_text("{}")

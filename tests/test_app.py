@@ -1,5 +1,6 @@
 """The process: it starts, says what is wrong in one line, and ends cleanly."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -11,7 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fakes import make_manager
 from running import ROOT, App
+
+import app
+from millm.settings import Settings
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., App]
@@ -66,6 +71,28 @@ def test_the_page_the_docs_and_health_answer(run_app: Run) -> None:
             assert part in answer.read().decode()
     config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=20))
     assert config["connect_heartbeat"] is False
+
+
+def test_the_server_looks_at_itself_while_nobody_asks(tmp_path: Path) -> None:
+    manager = make_manager(tmp_path)
+    looks: list[int] = []
+    manager.system = lambda: looks.append(1)  # type: ignore[assignment, return-value]
+    config = app.make_server(Settings(model_cache_dir=tmp_path), manager, None).config
+    assert config.timeout_notify <= 5
+    assert config.callback_notify
+    asyncio.run(config.callback_notify())
+    deadline = time.monotonic() + 5
+    while not looks:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    manager.close(1)
+
+
+def test_a_key_that_was_made_counts_as_set() -> None:
+    shown = {each.variable: each for each in app.with_key(Settings(), "secret").shown()}
+    assert (shown["MILLM_API_KEY"].value, shown["MILLM_API_KEY"].given_by) == ("set", "made at this start")
+    given = Settings(api_key="mine", given_by={"api_key": "flag"})
+    assert app.with_key(given, "mine") is given
 
 
 def test_json_logs_are_json_line_by_line(run_app: Run) -> None:

@@ -25,6 +25,7 @@ FLOORS = [
         "traffic",
         "details",
         "contexts",
+        "history",
         "word_diff",
     },
     {"jobs", "loops", "child", "ollama_client"},

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from millm.devices import container_limits, list_devices, process_bytes
+from millm.devices import container_limits, cpu, list_devices, process_bytes, ram
 
 GB = 10**9
 
@@ -24,6 +24,14 @@ def test_the_devices_of_this_machine_are_plausible() -> None:
     for device in list_devices():
         assert 0 < device.free <= device.total
     assert 10_000_000 < process_bytes() < 64 * GB
+
+
+def test_ram_and_processor_are_named(tmp_path: Path) -> None:
+    assert 0 < ram().free <= ram().total
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nmodel name\t: Another\n")
+    assert cpu(tmp_path / "cpuinfo").name == "A CPU @ 2 GHz"
+    assert cpu(tmp_path / "nothing").name
+    assert cpu().threads >= 1
 
 
 def test_a_limit_of_version_two_and_reclaimable_cache(tmp_path: Path) -> None:

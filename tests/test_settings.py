@@ -52,6 +52,28 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "secret" not in repr(settings)
 
 
+def test_every_setting_says_where_it_came_from() -> None:
+    environ = {"PORT": "1234", "HOST": "::1", "MILLM_API_KEY": "key-secret", "LOG_LEVEL": ""}
+    shown = {
+        each.variable: (each.value, each.given_by) for each in read_settings(["--port", "4321"], environ).shown()
+    }
+    assert shown["PORT"] == ("4321", "flag")
+    assert shown["HOST"] == ("::1", "environment")
+    assert shown["LOG_LEVEL"] == ("INFO", "default")
+    assert shown["MILLM_API_KEY"] == ("set", "environment")
+    assert shown["HF_TOKEN"] == ("not set", "default")
+    assert shown["MILLM_ALLOWED_HOSTS"] == ("", "default")
+    on_spaces = read_settings([], {"SPACE_ID": "me/x"})
+    assert on_spaces.given_by == {"host": "Hugging Face Spaces"}
+
+
+def test_passwords_in_addresses_are_not_shown() -> None:
+    settings = read_settings([], {"HF_ENDPOINT": "https://me:pass@hub.example:8443/x", "OLLAMA_HOST": "http://[bad"})
+    shown = {each.variable: each.value for each in settings.shown()}
+    assert shown["HF_ENDPOINT"] == "https://hub.example:8443/x"
+    assert shown["OLLAMA_HOST"] == ""
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("box", False)],

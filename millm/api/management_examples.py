@@ -103,6 +103,7 @@ SYSTEM = {
     "batch_width": 1,
     "rows_waiting": 0,
     "model_bytes": 5_228_683_776,
+    "ram": {"kind": "cpu", "name": "RAM", "total": 34_359_738_368, "free": 21_474_836_480},
 }
 
 METRICS = """# HELP millm_requests_total Requests that ended, by how

@@ -5,6 +5,8 @@ gradio is imported when a page is built, not before.
 
 from typing import TYPE_CHECKING, Any
 
+from millm.settings import Settings
+from millm.ui.compressed import CompressedPage
 from millm.ui.gradio_import import import_gradio
 
 if TYPE_CHECKING:
@@ -13,24 +15,25 @@ if TYPE_CHECKING:
     from millm.manager import Manager
 
 
-def build_ui(manager: "Manager") -> "gr.Blocks":
-    """Builds the page around a manager."""
+def build_ui(manager: "Manager", settings: Settings | None = None) -> "gr.Blocks":
+    """Builds the page around a manager. settings: what the page says of them; None means all defaults."""
     import_gradio()
     from millm.ui import page
 
-    return page.build(manager)
+    return page.build(manager, settings or Settings())
 
 
-def mount(app: Any, manager: "Manager") -> Any:
+def mount(app: Any, manager: "Manager", settings: Settings | None = None) -> Any:
     """Mounts the page at "/" of a FastAPI application and returns the application.
 
     Routes that are added to `app` before win over the page's own.
     """
-    blocks = build_ui(manager)
+    blocks = build_ui(manager, settings)
     import gradio as gr
 
     from millm.ui.theme import head, theme
 
+    app.add_middleware(CompressedPage)
     return gr.mount_gradio_app(
         app,
         blocks,

@@ -17,13 +17,13 @@ SHAPES = {
     "retry": '<path d="M20 5v5h-5"/><path d="M20 10a8 8 0 1 0-.9 5.9"/>',
     "contrast": '<circle cx="12" cy="12" r="8.5"/>'
     '<path d="M12 3.5a8.5 8.5 0 0 1 0 17z" fill="currentColor" stroke="none"/>',
+    "close": '<path d="m6 6 12 12M18 6 6 18"/>',
     "check": '<path d="m5 12.5 4.5 4.5L19 7.5"/>',
     "alert": '<path d="M12 8.5v4.5M12 16.5v.1"/><circle cx="12" cy="12" r="9"/>',
     "chip": '<rect x="7" y="7" width="10" height="10" rx="1.5"/>'
     '<path d="M10 3.5V7m4-3.5V7m-4 10v3.5m4-3.5v3.5M3.5 10H7m-3.5 4H7m10-4h3.5M17 14h3.5"/>',
     "search": '<circle cx="11" cy="11" r="6.5"/><path d="m16 16 4.5 4.5"/>',
     "chart": '<path d="M4 20h16"/><path d="M7 16v-5"/><path d="M12 16V6"/><path d="M17 16v-8"/>',
-    "close": '<path d="M6 6l12 12M18 6 6 18"/>',
     "sliders": '<path d="M4 7h9m5 0h2M4 17h2m5 0h9"/>'
     '<circle cx="15.5" cy="7" r="2.5"/><circle cx="8.5" cy="17" r="2.5"/>',
     "info": '<circle cx="12" cy="12" r="9"/><path d="M12 11v5.5M12 7.6v.1"/>',

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from millm.errors import explain
-from millm.records import Status
-from millm.ui import actions, compare, download_tab, drawer, models_tab, news, playground_tab, status_bar
+from millm.ui import (
+    actions,
+    compare,
+    download_tab,
+    drawer,
+    models_tab,
+    news,
+    playground_tab,
+    status_bar,
+    system_drawer,
+)
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
@@ -18,11 +27,14 @@ from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.settings import Settings
 
 BRAND = (
     '<div class="mi-logo" role="img" aria-label="miLLM"><b aria-hidden="true">mi</b></div>'
     '<button type="button" class="mi-theme" id="theme-btn" title="Light or dark" '
     f'aria-label="Switch between light and dark">{icon("contrast", 20)}</button>'
+    '<button type="button" class="mi-theme mi-system-btn" id="system-btn" title="System" data-system '
+    f'aria-label="System" aria-haspopup="dialog">{icon("chart", 20)}</button>'
 )
 POLL_S = 1.0
 CACHE_S = 86400
@@ -97,8 +109,7 @@ class Live:
         return news.draw_news(version, told)
 
     def _bar(self) -> str:
-        loading = self._manager.records(status=Status.LOADING)
-        return status_bar.draw(self._manager.system(), self._manager.loaded(), loading[0] if loading else None)
+        return status_bar.draw(self._manager)
 
     def _parts(self, filters: Filters) -> tuple[str, ...]:
         return (
@@ -109,8 +120,8 @@ class Live:
         )
 
 
-def build(manager: "Manager") -> gr.Blocks:
-    """Builds the whole page around a manager."""
+def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
+    """Builds the whole page around a manager. settings: what it says of them."""
     with gr.Blocks(
         title="miLLM",
         fill_width=True,
@@ -123,6 +134,7 @@ def build(manager: "Manager") -> gr.Blocks:
         dialog = actions.build_dialog()
         drawer.build(manager)
         told = news.build(manager)
+        system_drawer.build(manager, settings)
         # a hidden text, not gr.State: that would hold one of the browser's six connections for every open page
         stamp = gr.Textbox("", visible=False)
         with gr.Tabs(elem_id="nav", overflow_behavior="wrap"):

@@ -10,9 +10,10 @@ HERE = Path(__file__).parent
 SHEETS = (
     *("theme.css", "cards.css", "models.css", "download.css"),
     *("playground.css", "conversations.css", "token_view.css", "compare.css"),
+    *("status_bar.css", "system_drawer.css", "touch.css"),
 )
 SCRIPTS = (  # each uses those before it
-    *("page.js", "drawer.js", "suggest.js", "download.js"),
+    *("connection.js", "page.js", "suggest.js", "download.js"),
     *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
     *("token_view.js", "compare.js"),
 )

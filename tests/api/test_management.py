@@ -211,6 +211,7 @@ def test_storage_and_system(client: TestClient, manager: Manager) -> None:
     for name in ("requests_running", "requests_waiting", "batch_width", "rows_waiting", "tokens_per_s"):
         assert system[name] == 0, name
     assert system["model_bytes"] == 1_000_000
+    assert system["ram"] == system["devices"][0]
 
 
 def test_health_needs_no_manager_work(client: TestClient) -> None:

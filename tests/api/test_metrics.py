@@ -28,7 +28,7 @@ from millm.resident import REQUESTS_AT_ONCE, REQUESTS_IN_ALL
 from millm.views import SystemState
 
 Samples = dict[str, float]
-FRESH_S = 1.05  # after which the machine is looked at again
+FRESH_S = 0.55  # after which the machine is looked at again
 SLOW = ChatRequest((Message("user", "word " * 1000),))
 
 

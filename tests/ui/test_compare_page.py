@@ -1,12 +1,12 @@
 """Tokens of an answer, and two answers side by side, in a real browser: on a desk, on a phone, over a reload."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import uvicorn
+from browsing import DESK, PHONE, SOON
 from fakes import FakeOpener, make_manager
 
 from millm import ui
@@ -17,13 +17,10 @@ from millm.records import Source
 from millm.sources.base import Origin
 
 playwright_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SOON = 15_000  # milliseconds: generous, since a shared machine may be busy
 PROMPT = f"alpha beta {'gamma ' * 40}<i>delta</i>"  # long enough for the timer to see each phase
 Open = Callable[[dict[str, int]], Page]
 
@@ -54,17 +51,6 @@ def address(manager: Manager) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     serving.wait(10)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

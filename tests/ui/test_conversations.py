@@ -1,7 +1,6 @@
 """Conversations in a real browser: kept, changed for each other, shown in two pages, and when storage says no."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from api.serving import load, serving
+from browsing import DESK, PHONE
 from fakes import FakeEngine, FakeFetcher, make_manager
 
 from millm.api import GuardPolicy, create_app
@@ -20,13 +20,10 @@ from millm.sources.base import Origin
 from millm.ui import mount
 
 playwright_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SOON = 15_000  # milliseconds: generous, since a shared machine may be busy
 LONG = " ".join(f"word{number}" for number in range(400))
 FULL = """
 const keep = Storage.prototype.setItem;
@@ -68,19 +65,6 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 def url(manager: Manager) -> Iterator[str]:
     with serving(mount(create_app(manager, GuardPolicy()), manager)) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    expect.set_options(timeout=SOON)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
-        yield browser
-        browser.close()
-    expect.set_options(timeout=5000)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from browsing import PHONE, SOON, field, open_tab
 from hub import GRANTED, Hub
 from running import App
-from test_page import PHONE, SOON, browser, download, field, hub, open_page, open_tab  # noqa: F401
-from test_page import pytestmark as pytestmark
+from test_page import download, hub  # noqa: F401
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Page, expect  # noqa: E402
@@ -20,6 +20,7 @@ from millm.sources.ollama import PART  # noqa: E402
 from millm.sources.url import CHECKSUM  # noqa: E402
 from millm.ui import words  # noqa: E402
 
+pytestmark = pytest.mark.slow
 Run = Callable[..., App]
 Open = Callable[..., Page]
 COUNTED = 60_000  # milliseconds: the first model is counted while the process for that still imports torch

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api.serving import serving
+from browsing import DESK, PHONE, SOON, open_tab
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 
 from millm.api import GuardPolicy, create_app
@@ -18,7 +19,6 @@ from millm.ui import mount
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
-from test_page import DESK, PHONE, SOON, browser, open_tab  # noqa: E402, F401
 
 pytestmark = pytest.mark.slow
 EVIL = "</textarea><img src=x onerror=alert(1)>"
@@ -46,7 +46,7 @@ def url(manager: Manager) -> Iterator[str]:
 
 
 @pytest.fixture
-def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:  # noqa: F811
+def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
     """Opens the Models tab in pages that must not fail."""
     contexts, wrong = [], []
 
@@ -197,7 +197,7 @@ def test_a_load_shows_whom_it_waits_for_its_steps_and_ends_when_cancelled(
 
 def test_too_little_memory_is_shown_before_it_is_forced(
     tmp_path: Path,
-    browser: Browser,  # noqa: F811
+    browser: Browser,
 ) -> None:
     manager = make_manager(tmp_path, free_memory=1000)
     add(manager, "tiny")

@@ -1,6 +1,5 @@
 """The main way in a real browser, on a desk and on a phone, and what a person sees when things go wrong."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,30 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from browsing import DESK, PHONE, SOON, field, open_tab
 from hub import Hub
+from playwright.sync_api import Page, expect
 from running import App
 from tiny_models import build
 
-playwright_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
-
 pytestmark = pytest.mark.slow
 Run = Callable[..., App]
-
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
-DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-SOON = 15_000  # milliseconds: generous, since a shared machine may be busy
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +24,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     build("llama", root / "acme" / "bigger-llama", size="bigger")
     with Hub(root) as hub:
         yield hub
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages that collect what goes wrong in them."""
-    contexts, wrong = [], []
-
-    def open_one(app: App, size: dict[str, int] = DESK, **options: Any) -> Page:
-        contexts.append(browser.new_context(viewport=size, **options))
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda asked: None if asked.url.startswith((app.url, "data:", "blob:")) else wrong.append(asked.url),
-        )
-        page.goto(app.url)
-        expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert wrong == [], "errors in the page, or requests that left the machine"
-
-
-def field(page: Page, element_id: str) -> Any:
-    return page.locator(f"#{element_id} :is(textarea, input)").first
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.locator(f"#tab-{name}-button").click()
 
 
 def status(page: Page, word: str) -> Any:
@@ -173,7 +125,7 @@ def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callab
     expect(page.locator("#chat-stats")).to_contain_text("stopped", timeout=SOON)
     expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
     assert "Error" not in page.locator("#chat-log").inner_text()
-    deadline = time.monotonic() + 5  # the figures are measured once a second
+    deadline = time.monotonic() + 5  # the figures are measured twice a second
     while httpx.get(f"{app.url}/api/system").json()["data"]["requests_running"]:
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)

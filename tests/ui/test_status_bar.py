@@ -1,15 +1,17 @@
 """The bar on every tab: model, memory, requests."""
 
 from millm.devices import Device
-from millm.records import ModelRecord
+from millm.events import Event, Stage
+from millm.records import ModelRecord, Status
 from millm.ui.gradio_import import import_gradio
 from millm.views import SystemState
 
 import_gradio()
 
-from millm.ui.status_bar import draw  # noqa: E402
+from millm.ui.status_bar import draw_bar  # noqa: E402
 
 GB = 10**9
+LOADED = ModelRecord(name="<old>", status=Status.LOADED)
 
 
 def system(
@@ -21,41 +23,49 @@ def system(
     problems: tuple[str, ...] = (),
 ) -> SystemState:
     devices = (Device(kind, "A GPU", 16 * GB, free), Device(kind, "A GPU", 8 * GB, 0))
-    return SystemState("0.1.0", devices, GB, None, requests, waiting, speed, (), 100 * GB, problems)
+    ram = Device("cpu", "RAM", 64 * GB, 40 * GB)
+    return SystemState("0.1.0", devices, GB, None, requests, waiting, speed, (), 100 * GB, problems, ram=ram)
 
 
 def test_nothing_is_loaded() -> None:
-    assert '<b id="status-bar-model">No model loaded</b>' in draw(system(), None, None)
+    assert '<b id="status-bar-model">No model loaded</b>' in draw_bar(system(), None)
 
 
-def test_a_model_on_its_way_stands_before_the_one_it_replaces() -> None:
-    html = draw(system(), ModelRecord(name="old"), ModelRecord(name="<new>"))
-    assert '<b id="status-bar-model">&lt;new&gt;</b>' in html
-    assert "loading" in html
-    assert "old" not in html
+def test_a_model_says_its_state_in_words() -> None:
+    html = draw_bar(system(), LOADED)
+    assert '<b id="status-bar-model">&lt;old&gt;</b>' in html
+    assert ">Loaded</span>" in html
+    assert "is-moving" not in html
+    html = draw_bar(system(), LOADED, Event(Stage.LOADING_WEIGHTS, 43.4))
+    assert '<span>Loading weights</span><span aria-hidden="true"> 43%</span>' in html
+    assert "is-moving" in html
+    assert "Waiting for 3 pending requests" in draw_bar(system(), LOADED, Event(Stage.DRAINING, pending=3))
 
 
-def test_memory_of_all_devices_is_added_up() -> None:
-    html = draw(system(), None, None)
-    assert "GPU memory" in html
-    assert "14.0 GB used" in html
-    assert "10.0 GB free" in html
-    assert 'aria-valuenow="58"' in html
-    assert "GPU" not in draw(system(kind="cpu"), None, None).replace("A GPU", "")
+def test_each_gpu_and_the_ram_have_a_gauge() -> None:
+    html = draw_bar(system(), None)
+    for words in ("6.0 GB", " of 16.0 GB", "10.0 GB free", 'aria-valuenow="38"', "24.0 GB", " of 64.0 GB"):
+        assert words in html
+    assert html.count('class="mi-meter is-cuda"') == 2
+    assert html.count('class="mi-meter is-cpu"') == 1
 
 
 def test_memory_that_runs_out_changes_its_colour() -> None:
-    assert "is-hot" in draw(system(free=0), None, None)
-    assert "is-hot" not in draw(system(), None, None)
+    assert "is-hot" in draw_bar(system(free=0), None)
+    one = SystemState("0.1.0", (), GB, None, 0, 0, 0.0, (), GB, (), ram=Device("cpu", "RAM", 8 * GB, 7 * GB))
+    assert "is-hot" not in draw_bar(one, None)
 
 
 def test_requests_and_their_speed() -> None:
-    assert "1 request in flight" in draw(system(1), None, None)
-    assert "tok/s" not in draw(system(1), None, None)
-    assert "44.8 tok/s" in draw(system(2, 44.8), None, None)
-    assert "2 requests in flight, 3 waiting" in draw(system(2, waiting=3), None, None)
+    assert "No requests" in draw_bar(system(), None)
+    assert "1 request running" in draw_bar(system(1), None)
+    assert "tok/s" not in draw_bar(system(1), None)
+    assert "44.8 tok/s" in draw_bar(system(2, 44.8), None)
+    assert "2 requests running, 3 waiting" in draw_bar(system(2, waiting=3), None)
 
 
-def test_what_went_wrong_at_start_is_said() -> None:
-    assert "mi-status-problem" not in draw(system(), None, None)
-    assert "no model called &#x27;&lt;x&gt;&#x27;" in draw(system(problems=("no model called '<x>'",)), None, None)
+def test_what_went_wrong_at_start_is_said_and_opens_the_drawer() -> None:
+    assert "mi-status-problem" not in draw_bar(system(), None)
+    html = draw_bar(system(problems=("no model called '<x>'",)), None)
+    assert "no model called &#x27;&lt;x&gt;&#x27;" in html
+    assert "data-system" in html

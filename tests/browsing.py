@@ -1,0 +1,34 @@
+"""What browser tests share: sizes, waits, and the few moves that every way begins with."""
+
+import shutil
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from scenes import SOON
+
+FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+def chromium() -> str:
+    """The path of the browser; without one the test is skipped."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    return found
+
+
+def field(page: Page, element_id: str) -> Any:
+    """The input of one of gradio's blocks."""
+    return page.locator(f"#{element_id} :is(textarea, input)").first
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Shows a tab."""
+    page.locator(f"#tab-{name}-button").click()
+
+
+def is_up(page: Page) -> None:
+    """Waits until the page shows what the server said."""
+    expect(page.locator("#status-live .mi-status")).to_be_visible(timeout=SOON)
