@@ -5,11 +5,16 @@
 
   const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
+  // A click before gradio listens is lost, so it is repeated until the half is there.
   const restore = (waits = WAITS) => {
     if (sessionStorage.getItem(MODE) !== 'Compare') return;
+    if (document.getElementById('compare-form')?.checkVisibility()) return;
     const choice = document.querySelector('#playground-mode input[value=Compare]');
-    if (choice) choice.click();
-    else if (waits) setTimeout(() => restore(waits - 1), 100);
+    if (choice) {
+      choice.checked = false;
+      choice.click();
+    }
+    if (waits) setTimeout(() => restore(waits - 1), 100);
   };
 
   const follow = () => setTimeout(() => document.getElementById('compare-run')

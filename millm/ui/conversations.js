@@ -221,7 +221,7 @@
     if (button?.id === 'name-cancel-btn') byId('name-dialog').close('');
     if (button?.id === 'code-btn') window.millm.showCode();
     if (button && 'close' in button.dataset) button.closest('dialog').close();
-    if (event.target.matches('dialog.mi-drawer, dialog.mi-code') && isOutside(event)) event.target.close();
+    if (event.target.matches('dialog.mi-chats-drawer, dialog.mi-code') && isOutside(event)) event.target.close();
   });
 
   // Another page changed what is kept: the same conversation shows the same here.

@@ -20,12 +20,12 @@ ROW = (
     f"{icon('trash')}</button></li></template>"
 )
 DRAWER = (
-    '<dialog class="mi-drawer" id="chats-drawer" aria-labelledby="chats-heading"><div class="mi-drawer-head">'
+    '<dialog class="mi-chats-drawer" id="chats-drawer" aria-labelledby="chats-heading"><div class="mi-chats-drawer-head">'
     '<h2 id="chats-heading">Conversations</h2><button type="button" class="mi-btn is-quiet is-icon" '
     f'data-close aria-label="Close" title="Close">{icon("close")}</button></div>'
     '<button type="button" class="mi-btn" data-chat="new" autofocus>'
     f"{icon('plus')}<span>New conversation</span></button>"
-    '<ul id="chats-list"></ul><p class="mi-drawer-foot" id="chats-foot"></p></dialog>'
+    '<ul id="chats-list"></ul><p class="mi-chats-drawer-foot" id="chats-foot"></p></dialog>'
 )
 NAME_DIALOG = (
     '<dialog class="mi-dialog" id="name-dialog" aria-labelledby="name-title"><h2 id="name-title"></h2>'
