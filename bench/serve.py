@@ -306,7 +306,8 @@ def crowd(work: Path) -> None:
     """64 clients, half of whom leave, and one switch of models in the middle."""
     questions = [line.split(" ", 1)[-1] for line in (ROOT / "tools/guide/blind.txt").read_text().splitlines()]
     questions = [text for text in questions if text.endswith("?")][:32]
-    app = wait_until_up(start_app(work / "crowd", work / "crowd.log", "--auto-load-model", "millm-guide", first=True))
+    cache = work / f"crowd-{time.monotonic_ns()}"
+    app = wait_until_up(start_app(cache, work / "crowd.log", "--auto-load-model", "millm-guide", first=True))
     try:
         _crowd(app, questions, work)
     finally:

@@ -116,9 +116,10 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         """Brings all rows into new buffers in which they end after `columns` columns."""
         fresh = []
         for place, tensor in enumerate(like):
-            # Zeros, because a mask does not hide what is no number: 0 times NaN is NaN.
-            buffer = tensor.new_zeros(slots, tensor.shape[1], columns + SLACK, tensor.shape[3])
+            buffer = tensor.new_empty(slots, tensor.shape[1], columns + SLACK, tensor.shape[3])
             if self._rows:
+                # Zeros, because a mask does not hide what is no number: 0 times NaN is NaN.
+                buffer[: self._rows, :, : columns - self.seen] = 0
                 kept = self._both()[place][: self._rows, :, self._end - self.seen : self._end]
                 buffer[: self._rows, :, columns - self.seen : columns] = kept
             fresh.append(buffer)

@@ -20,7 +20,8 @@ ROW = (
     f"{icon('trash')}</button></li></template>"
 )
 DRAWER = (
-    '<dialog class="mi-chats-drawer" id="chats-drawer" aria-labelledby="chats-heading"><div class="mi-chats-drawer-head">'
+    '<dialog class="mi-chats-drawer" id="chats-drawer" aria-labelledby="chats-heading">'
+    '<div class="mi-chats-drawer-head">'
     '<h2 id="chats-heading">Conversations</h2><button type="button" class="mi-btn is-quiet is-icon" '
     f'data-close aria-label="Close" title="Close">{icon("close")}</button></div>'
     '<button type="button" class="mi-btn" data-chat="new" autofocus>'

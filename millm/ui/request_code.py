@@ -76,7 +76,8 @@ def _literal(value: Any) -> str:
 
 
 DIALOG = (
-    '<dialog class="mi-dialog mi-code" id="code-dialog" aria-labelledby="code-title"><div class="mi-chats-drawer-head">'
+    '<dialog class="mi-dialog mi-code" id="code-dialog" aria-labelledby="code-title">'
+    '<div class="mi-chats-drawer-head">'
     '<h2 id="code-title">Same request as code</h2><button type="button" class="mi-btn is-quiet is-icon" data-close '
     f'aria-label="Close" title="Close" autofocus>{icon("close")}</button></div><p id="code-said"></p>'
     '<div class="mi-code-part"><h3>curl</h3><button type="button" class="mi-btn is-quiet" data-copy="" '
