@@ -13,6 +13,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
+HERE = Path(__file__).parent
+# Files of few tests that take long; at the end one of them would run alone.
+FIRST = ("ui/", "test_way.py", "test_crash.py", "test_token.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with what takes longest."""
+    items.sort(key=lambda item: not item.path.relative_to(HERE).as_posix().startswith(FIRST))
+
+
 @pytest.fixture
 def run_app(tmp_path: Path) -> Iterator[Callable[..., App]]:
     """Starts miLLM processes that are gone when the test is."""

@@ -81,6 +81,18 @@ def asked_to_delete(page: Page, scene: Scene) -> None:
     page.locator("#confirm-dialog[open]").wait_for(timeout=SOON)
 
 
+def details(page: Page, scene: Scene) -> None:
+    models(page, scene)
+    page.locator("[id^=details-btn-]").first.click()
+    page.locator("#drawer-body .mi-room").wait_for(timeout=SOON)
+
+
+def settings(page: Page, scene: Scene) -> None:
+    models(page, scene)
+    page.locator("[id^=settings-btn-]").first.click()
+    page.locator("#settings-save-btn").wait_for(timeout=SOON)
+
+
 def no_model_loaded(page: Page, scene: Scene) -> None:
     scene.arrange(PHI)
     scene.open(page, "playground")
@@ -109,6 +121,29 @@ def chat_done(page: Page, scene: Scene) -> None:
     _ask(page, scene, "Explain quantization.")
     page.locator("#chat-log pre").wait_for(timeout=SOON)
     page.locator("#send-btn").wait_for(timeout=SOON)
+
+
+def chat_tokens(page: Page, scene: Scene) -> None:
+    chat_done(page, scene)
+    page.locator(".mi-tokens summary").click()
+
+
+def conversations(page: Page, scene: Scene) -> None:
+    chat_done(page, scene)
+    page.locator("#chats-btn").click()
+    page.locator("#chats-list .mi-chat").first.wait_for(timeout=SOON)
+
+
+def as_code(page: Page, scene: Scene) -> None:
+    chat_done(page, scene)
+    page.locator("#code-btn").click()
+    page.locator("#code-curl").get_by_text("curl").first.wait_for(timeout=SOON)
+
+
+def comparing(page: Page, scene: Scene) -> None:
+    chat_empty(page, scene)
+    page.locator("#playground-mode input[value=Compare]").check()
+    page.locator("#compare-start").wait_for(timeout=SOON)
 
 
 def system_drawer(page: Page, scene: Scene) -> None:
@@ -140,11 +175,17 @@ STATES: dict[str, State] = {
     "models": models,
     "models-none-found": nothing_found,
     "models-loading": loading,
+    "models-details": details,
+    "models-settings": settings,
     "dialog-delete": asked_to_delete,
     "playground-no-model": no_model_loaded,
     "playground-empty": chat_empty,
     "playground-streaming": chat_streaming,
     "playground-done": chat_done,
+    "playground-tokens": chat_tokens,
+    "playground-conversations": conversations,
+    "playground-code": as_code,
+    "playground-compare": comparing,
     "system": system_drawer,
     "system-end": system_drawer_end,
     "server-away": server_away,

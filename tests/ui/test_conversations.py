@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api.serving import load, serving
 from browsing import DESK, PHONE
 from fakes import FakeEngine, FakeFetcher, make_manager
+from serving import load, serving
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Completion, LoadOptions

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api.serving import serving
 from browsing import DESK, PHONE, SOON, open_tab
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from serving import serving
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Message

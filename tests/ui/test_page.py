@@ -234,10 +234,9 @@ def test_a_hub_that_hangs_can_be_left_and_one_that_answers_makes_suggestions(
     expect(page.locator(".model-card")).to_have_count(0)
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_the_first_chat_without_any_hub(run_app: Run, open_page: Callable[..., Page], size: dict[str, int]) -> None:
+def test_the_first_chat_without_any_hub(run_app: Run, open_page: Callable[..., Page]) -> None:
     """On a machine that never had miLLM and cannot reach a hub: one click, then an answer."""
-    page = open_page(run_app(HF_ENDPOINT="http://127.0.0.1:9", first=True), size)
+    page = open_page(run_app(HF_ENDPOINT="http://127.0.0.1:9", first=True), PHONE)
     open_tab(page, "playground")
     page.locator("#guide-load-btn").click()
     expect(page.get_by_text("Ask millm-guide")).to_be_visible(timeout=30_000)

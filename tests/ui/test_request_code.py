@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from api.serving import load, serving
 from fakes import make_manager
 from running import App, Client
+from serving import load, serving
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Message, Sampling
