@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ def test_after_kill_9_only_what_verifies_is_listed_and_retry_completes(tmp_path:
     (tmp_path / "caches").mkdir()
     with Hub(tmp_path / "repos") as hub:
         hub.fault("cdn", throttle=crash.RATE)
-        early, middle, late = (
-            crash.crash(hub, tmp_path / "repos", tmp_path / "caches", after) for after in (0.1, 0.9, math.inf)
-        )
+        kill = partial(crash.crash, hub, tmp_path / "repos", tmp_path / "caches")
+        early, late = kill(0.1), kill(math.inf)
+        # how long it takes until bytes are safe depends on what else the machine does
+        middle = next(outcome for outcome in map(kill, (0.9, 1.2, 1.6, 2.0)) if outcome.kept)
     assert (early.found, middle.found, late.found) == ("error", "error", "ready")
     assert 0 < middle.kept < middle.kept + middle.fetched <= crash.PARTS * (crash.PART_BYTES + 100)
     assert late.fetched == 0

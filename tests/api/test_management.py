@@ -1,17 +1,14 @@
 """Every route of the management API against a real manager with a fake source and fake engines."""
 
-import http.client
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from fakes import FakeFetcher, FakeOpener, make_manager
 from fastapi.testclient import TestClient
-from serving import load, serving, until
+from serving import load, until
 from test_comparison import FakeMeasure
 from test_conversion import FakeQuantizer
 
@@ -20,11 +17,10 @@ from millm.api import GuardPolicy, create_app
 from millm.api.management_schema import OriginBody
 from millm.errors import DownloadFailed, InsufficientDisk
 from millm.manager import Manager
-from millm.records import FIELD_NAMES, ModelRecord, Source, Status
+from millm.records import FIELD_NAMES, Source, Status
 from millm.sources.base import Origin
 
 Make = Callable[..., Manager]
-RECORDS = 1000
 MS = 1000
 
 
@@ -321,38 +317,6 @@ def test_a_download_that_cannot_fit_is_refused(make: Make) -> None:
     error = ask(client, "POST", "/api/models", 507, {"repo_id": "acme/tiny"})
     assert error["code"] == InsufficientDisk.code
     assert error["message"].startswith("Insufficient disk space. Need ")
-
-
-@pytest.mark.slow
-def test_a_thousand_records_are_listed_in_50_ms(tmp_path: Path) -> None:
-    config = CONFIG | {f"key_{number}": number for number in range(60)}
-    rows = {
-        str(number): ModelRecord(id=number, name=f"m{number}", config=config, status=Status.AVAILABLE).to_dict()
-        for number in range(1, RECORDS + 1)
-    }
-    tmp_path.joinpath("registry.json").write_text(json.dumps({"models": rows}))
-    manager = make_manager(tmp_path)
-    with serving(create_app(manager, GuardPolicy())) as url:
-        place = urlsplit(url)
-        connection = http.client.HTTPConnection(str(place.hostname), place.port)
-        rounds = [p95_of_listing(connection) for _ in range(3)]
-        connection.close()
-    assert manager.close()
-    assert min(rounds) < 50  # of three rounds, because other programs share the processor
-
-
-def p95_of_listing(connection: http.client.HTTPConnection) -> float:
-    times = []
-    for _ in range(20):
-        started = time.perf_counter()
-        connection.request("GET", "/api/models")
-        body = connection.getresponse().read()
-        times.append((time.perf_counter() - started) * MS)
-        assert len(json.loads(body)["data"]) == RECORDS
-    return sorted(times)[18]
-
-
-# quantizations, switching, settings
 
 
 @pytest.fixture
