@@ -10,6 +10,7 @@ from millm.records import ModelRecord
 
 SUGGESTED = "generation_config.json"
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+MOST_BYTES = 16 << 20  # of a file that is read whole
 MOST_FILES = 500  # of a directory that was not made here
 
 
@@ -41,19 +42,20 @@ def read_details(record: ModelRecord) -> Details:
     if record.cache_path is None:
         return Details()
     folder = Path(record.cache_path)
-    meta = _json(folder / META)
+    meta = read_json(folder / META)
     return Details(
         files=_listed(meta) or _found(folder),
         made_at=meta["downloaded_at"] if isinstance(meta.get("downloaded_at"), str) else None,
         versions=_versions(meta),
-        suggested=_suggested(_json(folder / SUGGESTED)),
+        suggested=_suggested(read_json(folder / SUGGESTED)),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that strangers wrote; empty where there is none that can be read."""
     try:
-        read = json.loads(path.read_bytes())
-    except UNREADABLE:
+        read = json.loads(path.read_bytes()) if path.stat().st_size <= MOST_BYTES else None
+    except (*UNREADABLE, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}
 

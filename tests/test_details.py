@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from millm import details
 from millm.details import Details, FileOnDisk, read_details
 from millm.meta import write_meta
 from millm.records import ModelRecord
@@ -42,3 +45,13 @@ def test_what_its_makers_advise_is_read(tmp_path: Path) -> None:
     assert advised(temperature=0.6, top_k=20, eos_token_id=7, do_sample=True) == {"temperature": 0.6, "top_k": 20}
     assert advised(do_sample=False, temperature=None) == {"temperature": 0}
     assert advised(temperature="warm") == {}
+
+
+def test_advice_that_cannot_be_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "generation_config.json"
+    for text in ("{", "[" * 100_000, '["temperature"]'):
+        path.write_text(text)
+        assert read_details(ModelRecord(cache_path=str(tmp_path))).suggested == {}
+    path.write_text('{"temperature": 1}')
+    monkeypatch.setattr(details, "MOST_BYTES", 5)
+    assert read_details(ModelRecord(cache_path=str(tmp_path))).suggested == {}

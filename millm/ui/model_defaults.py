@@ -1,11 +1,12 @@
 """What the controls beside the conversation start from: what a model's own settings and files say."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from millm.details import SUGGESTED, read_json
+from millm.generation import GENERATION, generation_of, system_prompt_of
 from millm.records import ModelRecord
 from millm.ui.answers import Controls
 
@@ -20,8 +21,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-2.0, 2.0),
     "presence_penalty": (-2.0, 2.0),
 }
-GENERATION = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "repetition_penalty")
-MOST_BYTES = 1_000_000
 
 
 def defaults(record: ModelRecord | None) -> Controls:
@@ -32,23 +31,13 @@ def defaults(record: ModelRecord | None) -> Controls:
     """
     if record is None:
         return Controls()
-    chosen = record.settings.get("generation")
-    system = record.settings.get("system_prompt")
-    told: dict[str, Any] = _numbers(_published(record)) | _numbers(chosen if isinstance(chosen, Mapping) else {})
-    return Controls(**told, system=system if isinstance(system, str) else "")
+    told: dict[str, Any] = _numbers(_published(record)) | _numbers(generation_of(record.settings))
+    return Controls(**told, system=system_prompt_of(record.settings))
 
 
 def _published(record: ModelRecord) -> dict[str, Any]:
     """The model's generation_config.json in our names; empty where there is none that can be read."""
-    path = Path(record.cache_path or "") / "generation_config.json"
-    try:
-        if not record.cache_path or path.stat().st_size > MOST_BYTES:
-            return {}
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(written, dict):
-        return {}
+    written = read_json(Path(record.cache_path) / SUGGESTED) if record.cache_path else {}
     greedy = {"temperature": 0.0} if written.get("do_sample") is False else {}
     return {**written, "max_tokens": written.get("max_new_tokens"), **greedy}
 

@@ -10,11 +10,25 @@ from serving import load
 from starlette.types import ASGIApp
 
 from millm.api import GuardPolicy, create_app
+from millm.engines.base import ChatRequest, Completion
+from millm.events import Report
 from millm.manager import Manager
 
 Make = Callable[..., Manager]
 Serve = Callable[[ASGIApp], str]
 HELLO: list[Any] = [{"role": "user", "content": "hello big world"}]
+
+
+class Listening(FakeEngine):
+    """Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[ChatRequest] = []
+
+    def chat(self, request: ChatRequest, report: Report) -> Completion:
+        self.asked.append(request)
+        return super().chat(request, report)
 
 
 def holding(make: Make, engine: FakeEngine) -> tuple[Manager, TestClient]:

@@ -6,24 +6,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from asking import chat, complete, holding
-from fakes import FakeEngine, make_manager
+from asking import Listening, chat, complete, holding
+from fakes import make_manager
 from fastapi.testclient import TestClient
 
-from millm.engines.base import ChatRequest, Completion, Message, Sampling
-from millm.events import Report
-
-
-class Listening(FakeEngine):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[ChatRequest] = []
-
-    def chat(self, request: ChatRequest, report: Report) -> Completion:
-        self.asked.append(request)
-        return super().chat(request, report)
+from millm.engines.base import ChatRequest, Message, Sampling
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,12 @@ def test_the_toast_says_what_happened_and_what_can_be_done(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("nonsense", [None, "x", [["rm", 1]], [[news.COMPLETE]], [{}], [[news.COMPLETE, "1"]]])
-def test_nonsense_of_a_browser_is_not_news(tmp_path: Path, nonsense: object) -> None:
+def test_nonsense_of_a_browser_is_not_news(tmp_path: Path, nonsense: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(news, "done", said.append)
+    monkeypatch.setattr(news, "warn", said.append)
     manager = make_manager(tmp_path)
+    bring(manager, "tiny")
     news.say(manager, nonsense)
+    assert said == []
     manager.close(1)
