@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 FEW = 16  # rows up to which the 8-bit operator is faster than multiplying with the weights made bfloat16
 MANY = 24  # rows from which 4-bit weights are made bfloat16 first
 TRIED_ROWS = {"Linear": (1, 40), "Linear8bitLt": (1, 40), "Linear4bit": (40,)}  # a few would repack its weights
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # layers that read the same input
+BLOCK = 1 << 17  # numbers that a normalization takes at once: with what it makes of them they stay in the processor
 FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"  # read at every step
 CLOSE = 0.02  # how far results may be off, in parts of their size: bfloat16 keeps three digits
 
@@ -31,6 +33,54 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer."""
         return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
+
+
+class Shared:
+    """Layers that read the same input, packed as one: whoever is asked first computes for all."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        biases = [layer.bias for layer in layers]
+        self._packed = _pack(torch.cat([layer.weight.data for layer in layers]))
+        self._bias = None if biases[0] is None else torch.cat(biases)
+        self._sizes = [layer.out_features for layer in layers]
+        self._input: torch.Tensor | None = None
+        self._parts: dict[int, torch.Tensor] = {}  # not asked for yet
+
+    def part(self, place: int, x: torch.Tensor) -> torch.Tensor:
+        """What the layer at this place makes of its input."""
+        if x is not self._input or place not in self._parts:
+            whole = torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._bias, "none", [], "")
+            self._input, self._parts = x, dict(enumerate(whole.split(self._sizes, -1)))
+        part = self._parts.pop(place)
+        if not self._parts:
+            self._input = None
+        return part
+
+
+class SharedLinear(nn.Linear):  # type: ignore[misc]
+    """One of several layers with bfloat16 weights that read the same input."""
+
+    shared: Shared
+    place: int
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the plain layer."""
+        return self.shared.part(self.place, x)
+
+
+class BlockNorm:
+    """Mixed into a normalization, which knows its tokens one by one: many are taken in blocks."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the plain layer, bit by bit."""
+        if x.numel() <= BLOCK:
+            return super().forward(x)  # type: ignore[misc]
+        rows = x.reshape(-1, x.shape[-1])
+        most = max(1, BLOCK // x.shape[-1])
+        out = torch.empty_like(rows)
+        for begin in range(0, len(rows), most):
+            out[begin : begin + most] = super().forward(rows[begin : begin + most])  # type: ignore[misc]
+        return out.view(x.shape)
 
 
 class Int8Linear(nn.Linear):  # type: ignore[misc]
@@ -73,6 +123,7 @@ def quicken(network: Any, mapped: bool) -> list[str]:
     """
     if network.device.type != "cpu":
         return []
+    _block_norms(network)
     # Heads that share keys read them where they are; without it a mask, which every batch has, makes copies for each.
     os.environ.setdefault(FORCE_GQA, "1")
     if network.dtype != torch.bfloat16:
@@ -86,9 +137,11 @@ def quicken(network: Any, mapped: bool) -> list[str]:
     for kind, swap in swaps.items():
         layers = list(_layers(network, kind))
         if layers and _works(swap, layers[0]):
-            for layer in layers:
+            for group in _siblings(network) if kind == "Linear" else []:
+                _to_shared(group)
+            for layer in _layers(network, kind):
                 swap(layer)
-            used.append(type(layers[0]).__name__)
+            used += sorted({type(layer).__name__ for layer in layers})
     if used:
         log.info("faster layers: %s", ", ".join(used))
     return used
@@ -141,9 +194,37 @@ def _scales(layer: Any) -> torch.Tensor:
     return scales.float() / 127
 
 
+def _pack(weight: torch.Tensor) -> Any:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+
+
 def _to_packed(layer: Any) -> None:
-    layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, 1)
+    layer.packed = _pack(layer.weight.data)
     layer.__class__ = PackedLinear
+
+
+def _siblings(network: Any) -> Iterator[list[Any]]:
+    """Layers that can be packed and read the same input, by their names."""
+    plain = set(_layers(network, "Linear"))
+    for parent in network.modules():
+        for names in SIBLINGS:
+            group: list[Any] = [getattr(parent, name, None) for name in names]
+            if plain.issuperset(group) and len({(layer.in_features, layer.bias is None) for layer in group}) == 1:
+                yield group
+
+
+def _to_shared(layers: list[Any]) -> None:
+    shared = Shared(layers)
+    for place, layer in enumerate(layers):
+        layer.shared, layer.place = shared, place
+        layer.__class__ = SharedLinear
+
+
+def _block_norms(network: Any) -> None:
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if type(module).__name__.endswith("RMSNorm") and weight is not None and weight.dim() == 1:
+            module.__class__ = type("Block" + type(module).__name__, (BlockNorm, type(module)), {})
 
 
 def _to_int8(layer: Any) -> None:

@@ -26,8 +26,10 @@ from millm.events import Report
 from millm.jobs import Job, Lane
 
 MOST_ROWS = 32  # that step together
-PIECE = 256  # tokens of prompts that are read between two steps of the others
+PIECE = 512  # tokens of prompts that are read between two steps of the others
+NOT_WORTH_IT = 0.25  # of a piece: what is left of a prompt then is read with it
 LONG_PIECE = 2048  # tokens that are read at once while nobody else waits
+MOST_AHEAD = 2  # times as long a row may be and be counted on when another joins
 KEPT_SHARE = 0.25  # of the memory for caches: those of answers that are over
 KEPT_BYTES = 2 << 30  # as well, where the memory is not limited
 
@@ -138,21 +140,27 @@ class DecodeEngine:
         self._step()
 
     def _read_prompts(self) -> None:
-        """Reads a piece of the prompts that wait. Rows that are through say their first token and join the others."""
-        left = PIECE if self._rows else LONG_PIECE
-        while self._waiting and left > 0 and self._has_room(self._waiting[0]):
+        """Reads a piece of a prompt that waits, and others that fit behind it: small pieces take long for their size.
+
+        Rows that are through say their first token and join the others.
+        """
+        piece = left = PIECE if self._rows else LONG_PIECE
+        while self._waiting and self._has_room(self._waiting[0]):
             row = self._waiting[0]
+            if left < piece and len(row.unread) > left:
+                return
             left -= self._read_piece(row, left)
             if row.done.done or not row.unread:
                 self._waiting.remove(row)
 
     def _read_piece(self, row: Row, most: int) -> int:
-        """Reads so many tokens of a row's prompt at most; returns how many. An error ends this row alone."""
+        """Reads about so many tokens of a row's prompt; returns how many. An error ends this row alone."""
         if not row.begun:
             row.begin(*self._prefixes.find(row.prompt))
             row.cache = row.cache or self._forward.new_cache()
-            reserve(row.cache, len(row.prompt) + SLACK)
-        piece = row.unread[:most] if self._forward.pieces else row.unread
+            reserve(row.cache, len(row.prompt))
+        whole = not self._forward.pieces or len(row.unread) <= (1 + NOT_WORTH_IT) * most
+        piece = row.unread if whole else row.unread[:most]
         logits = self._read(row, piece)
         if logits is not None:
             row.unread = row.unread[len(piece) :]
@@ -202,13 +210,13 @@ class DecodeEngine:
             row.cache = None
         self._rows.append(row)
 
-    def _followers(self, joining: Row) -> int:
-        """How many of those that wait will join it, so that its neighbours need not be moved for each of them."""
+    def _followers(self, joining: Row) -> list[int]:
+        """The lengths of those that wait and will join it, so that its neighbours need not be moved for each."""
         waiting = [row for row in (*self._waiting, *self._arrivals) if row is not joining]
         rows = [*self._rows, joining, *waiting][:MOST_ROWS]
         while len(rows) > len(self._rows) + 1 and not self._fits(self._needed(rows)):
             rows.pop()
-        return len(rows) - len(self._rows) - 1
+        return [row.length for row in rows[len(self._rows) + 1 :] if row.length <= MOST_AHEAD * joining.length]
 
     def _step(self) -> None:
         """Brings every row one token further; rows that are over leave."""
@@ -268,9 +276,11 @@ class DecodeEngine:
 
     def _own_cache(self, place: int) -> Any:
         """A row's cache apart from the others; None if there is no memory for that."""
+        row = self._rows[place]
         if self._slots is None:
-            return self._rows[place].cache
-        cache = self._forward.new_cache()
+            return row.cache
+        _, known = self._prefixes.find([*row.prompt, *row.tokens[:-1]])
+        cache = known or self._forward.new_cache()
         try:
             self._slots.give(place, cache)
         except Exception as error:

@@ -6,6 +6,7 @@ import torch
 from transformers import cache_utils
 
 SLACK = 128  # columns that are free after buffers have moved: so many tokens until that must happen again
+ROOM = 0.25  # parts of a prompt's length that its cache has besides, for the answer and the next question
 STATES = ("conv_states", "recurrent_states")
 FACTS = ("is_conv_states_initialized", "is_recurrent_states_initialized", "conv_kernel_size", "has_previous_state")
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -68,11 +69,11 @@ def with_room(cache: Any) -> Any:
     return cache
 
 
-def reserve(cache: Any, columns: int) -> None:
-    """Lets the next buffers of a cache have room for so many tokens."""
+def reserve(cache: Any, tokens: int) -> None:
+    """Lets the next buffers of a cache have room for a prompt of so many tokens, and for some more."""
     for layer in getattr(cache, "layers", []):
         if isinstance(layer, OwnLayer):
-            layer.reserved = columns
+            layer.reserved = int((1 + ROOM) * tokens)
 
 
 def cut_back(cache: Any, length: int) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import cache_utils
 
-from millm.engines.own_cache import STATES, OwnLayer, copy_states
+from millm.engines.own_cache import ROOM, STATES, OwnLayer, copy_states
 
 FEWEST = 16  # tokens in common that are worth it
-UNUSED = 0.25  # parts of its size that a cache may keep besides, so that it need not be copied
+FORGOTTEN = 1 / 16  # of a cache that somebody goes on from: reading so much again costs less than a copy
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class Prefixes:
             return 0, None
         self._kept.remove(best)
         self._kept.append(best)
-        return count, self._first(best, count)
+        return count, self._first(best, count, len(tokens))
 
     def keep(self, tokens: list[int], cache: Any) -> None:
         """Keeps a cache that has read these tokens; the caller does not use it any more."""
@@ -73,32 +73,37 @@ class Prefixes:
         whole = common == len(prefix.tokens)
         return common if whole or all(map(_can_be_cut, prefix.cache.layers)) else 0
 
-    def _first(self, prefix: Prefix, count: int) -> Any:
+    def _first(self, prefix: Prefix, count: int, length: int) -> Any:
         """A cache of the first tokens. Keys and values are shared: a cache writes behind its own or makes new ones.
 
-        Who goes on from a whole prefix may write behind it, once.
+        Who goes on from all of a prefix, or from nearly all, may write behind that, once; the rest is forgotten.
+        length: the tokens that it will read in all.
         """
         fresh = self._new_cache()
+        taken = _can_be_taken(prefix, count, length)
         for mine, its in zip(fresh.layers, prefix.cache.layers, strict=True):
             if isinstance(its, cache_utils.LinearAttentionCacheLayerMixin):
                 copy_states(its, mine)
             if getattr(its, "keys", None) is not None:
                 mine.lazy_initialization(its.keys, its.values)
                 mine.keys, mine.values = its.keys[:, :, :count], its.values[:, :, :count]
-                if isinstance(mine, OwnLayer) and count == len(prefix.tokens):
+                if taken and isinstance(mine, OwnLayer):
                     mine.buffers, its.buffers = its.buffers, None
+                    its.keys, its.values = mine.keys, mine.values
                 if hasattr(its, "cumulative_length"):
                     mine.cumulative_length = count
+        if taken:
+            prefix.tokens = prefix.tokens[:count]
         return fresh
 
 
 def cache_bytes(cache: Any) -> int:
-    """Bytes that the tensors of a row's own cache take."""
+    """Bytes that the tensors of a row's own cache take, and the room behind them."""
     total = 0
     for layer in getattr(cache, "layers", []):
         tensors = [getattr(layer, "keys", None), getattr(layer, "values", None)]
         tensors += [state for name in STATES for state in getattr(layer, name, {}).values()]
-        total += sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        total += sum(tensor.untyped_storage().nbytes() for tensor in tensors if tensor is not None)
     return total
 
 
@@ -107,7 +112,7 @@ def _compact(cache: Any) -> None:
     for layer in getattr(cache, "layers", []):
         for name in ("keys", "values"):
             tensor = getattr(layer, name, None)
-            if tensor is not None and tensor.untyped_storage().nbytes() > (1 + UNUSED) * tensor.nbytes:
+            if tensor is not None and tensor.untyped_storage().nbytes() > (1 + ROOM) * tensor.nbytes:
                 setattr(layer, name, tensor.clone())
                 layer.buffers = None
 
@@ -117,6 +122,19 @@ def _can_be_cut(layer: Any) -> bool:
     if type(layer) is cache_utils.DynamicSlidingWindowLayer:
         return bool(layer.cumulative_length < layer.sliding_window)
     return type(layer) in (OwnLayer, cache_utils.DummyLayer)
+
+
+def _can_be_taken(prefix: Prefix, count: int, length: int) -> bool:
+    """Whether who goes on from the first tokens gets the room behind them, too."""
+    forgotten = len(prefix.tokens) - count
+    return not forgotten or (
+        forgotten <= FORGOTTEN * count
+        and all(
+            isinstance(layer, OwnLayer) and layer.buffers is not None and layer.buffers[0].shape[-2] >= length
+            for layer in prefix.cache.layers
+            if type(layer) is not cache_utils.DummyLayer
+        )
+    )
 
 
 def _common(first: list[int], second: list[int]) -> int:

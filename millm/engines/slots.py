@@ -6,6 +6,8 @@ copied into its slot, one that leaves is overwritten by the last; nobody else is
 longer than the buffers, or these are full.
 """
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self.is_sliding = window is not None
         self.width = 0  # tokens of the longest row
-        self._window = window
+        self._most = sys.maxsize if window is None else window - 1  # tokens that are kept of a row
         self._rows = 0
         self._end = 0  # the column after the newest one
         self._buffers: Pair | None = None
@@ -32,23 +34,24 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
     @property
     def seen(self) -> int:
         """The columns that the next token sees beside itself."""
-        return self.width if self._window is None else min(self.width, self._window - 1)
+        return min(self.width, self._most)
 
-    def join(self, slot: int, row: Any, others: int = 0) -> None:
+    def join(self, slot: int, row: Any, ahead: Sequence[int] = ()) -> None:
         """Copies the keys and values of a row's own layer, of shape [1, heads, length, head size], into a slot.
 
-        A row that comes alone brings its buffers, where it has some. others: how many rows are about to follow.
+        A row that comes alone brings its buffers, where it has some. ahead: the lengths of those about to follow.
         """
         if row.keys is None:  # this layer looks at the keys of another
             return
         pair, length = (row.keys, row.values), row.keys.shape[-2]
-        if self._buffers is None and not others and isinstance(row, OwnLayer) and row.buffers is not None:
+        if self._buffers is None and not ahead and isinstance(row, OwnLayer) and row.buffers is not None:
             self._buffers, row.buffers = row.buffers, None
             self._rows, self._end = 1, length
             return
         slots = 0 if self._buffers is None else self._buffers[0].shape[0]
         if slot >= slots or length > self._end:
-            self._move(pair, slots if slot < slots else max(slot + 1 + others, 2 * slots), max(self.seen, length))
+            longest = max(self.seen, length, min(max(ahead, default=0), self._most))
+            self._move(pair, slots if slot < slots else max(slot + 1 + len(ahead), 2 * slots), longest)
         self._rows = max(self._rows, slot + 1)
         for buffer, part in zip(self._both(), pair, strict=True):
             buffer[slot, :, : self._end - length] = 0  # see `_move`
@@ -70,14 +73,12 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
     def give(self, slot: int, length: int, row: Any) -> None:
         """Copies what is kept of a row with so many tokens, which is about to leave, into a layer of its own.
 
-        The last row takes the buffers with it.
+        That may know the first of them already. The last row takes the buffers with it.
         """
         if self._buffers is None:
             return
-        if isinstance(row, OwnLayer) and self._buffers[0].shape[0] == 1 and length == self._end:
-            row.lazy_initialization(*self._buffers)
-            row.buffers = self._buffers
-            row.show(self._buffers, length)
+        if isinstance(row, OwnLayer):
+            self._give_to_own(slot, length, row)
             return
         kept = slice(self._end - min(length, self.seen), self._end)
         keys, values = (buffer[slot : slot + 1, :, kept].clone() for buffer in self._both())
@@ -85,6 +86,16 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
         row.keys, row.values = keys, values
         if self.is_sliding:
             row.cumulative_length = length
+
+    def _give_to_own(self, slot: int, length: int, row: OwnLayer) -> None:
+        buffers = self._both()
+        if buffers[0].shape[0] == 1 and length == self._end:
+            row.lazy_initialization(*buffers)
+            row.buffers = buffers
+            row.show(buffers, length)
+        else:
+            unknown = slice(self._end - length + row.get_seq_length(), self._end)
+            row.update(*(buffer[slot : slot + 1, :, unknown] for buffer in buffers))
 
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> Pair:
         """Writes the next token of every row; nothing has happened before `commit`."""
@@ -129,19 +140,14 @@ class Attended(cache_utils.DynamicLayer):  # type: ignore[misc]
 class Recurrent(cache_utils.LinearAttentionLayer):  # type: ignore[misc]
     """States of convolutions and recurrences, of a fixed size: those of all rows are stacked."""
 
-    def join(self, slot: int, row: Any, others: int = 0) -> None:  # noqa: ARG002  (the states are small)
+    def join(self, slot: int, row: Any, ahead: Sequence[int] = ()) -> None:  # noqa: ARG002  (the states are small)
         """Copies the states of a row's own layer."""
-        joined = {
-            name: {
-                number: state
-                if state is None
-                else torch.cat([getattr(self, name)[number][:slot], state])
-                if slot
-                else state.clone()
-                for number, state in getattr(row, name).items()
-            }
-            for name in STATES
-        }
+        joined = {name: dict(getattr(row, name)) for name in STATES}
+        for name, states in joined.items():
+            for number, state in states.items():
+                if state is not None:
+                    others = [getattr(self, name)[number][:slot]] if slot else []
+                    states[number] = torch.cat([*others, state])
         for name in STATES:
             setattr(self, name, joined[name])
         for name in FACTS:
@@ -172,11 +178,11 @@ class Hybrid(Recurrent, Attended, cache_utils.LinearAttentionAndFullAttentionLay
         Attended.__init__(self, None)
         cache_utils.LinearAttentionLayer.__init__(self, number_of_states=states)
 
-    def join(self, slot: int, row: Any, others: int = 0) -> None:
+    def join(self, slot: int, row: Any, ahead: Sequence[int] = ()) -> None:
         """Copies keys, values and states of a row's own layer."""
         Recurrent.join(self, slot, row)
         try:
-            Attended.join(self, slot, row, others)
+            Attended.join(self, slot, row, ahead)
         except BaseException:
             Recurrent.leave(self, slot)
             raise
@@ -199,7 +205,7 @@ class Hybrid(Recurrent, Attended, cache_utils.LinearAttentionAndFullAttentionLay
 class Nothing(cache_utils.DummyLayer):  # type: ignore[misc]
     """A layer that keeps nothing."""
 
-    def join(self, slot: int, row: Any, others: int = 0) -> None:
+    def join(self, slot: int, row: Any, ahead: Sequence[int] = ()) -> None:
         """Nothing to copy."""
 
     def leave(self, slot: int) -> None:
@@ -240,15 +246,15 @@ class Slots:
         """Whether a step that failed halfway has changed nothing."""
         return not any(isinstance(layer, Recurrent) for layer in self.cache.layers)
 
-    def join(self, row: Any, length: int, others: int = 0) -> None:
+    def join(self, row: Any, length: int, ahead: Sequence[int] = ()) -> None:
         """Adds a row: its own cache, of so many tokens, is copied into the next slot. An error adds nothing.
 
-        others: how many rows are about to follow, so that the buffers need not grow for each.
+        ahead: the lengths of the rows that are about to follow, so that the buffers need not grow for each.
         """
         joined = []
         try:
             for layer, its in zip(self.cache.layers, row.layers, strict=True):
-                layer.join(len(self.lengths), its, others)
+                layer.join(len(self.lengths), its, ahead)
                 joined.append(layer)
         except BaseException:
             for layer in joined:
@@ -266,7 +272,7 @@ class Slots:
         self._measure()
 
     def give(self, slot: int, row: Any) -> None:
-        """Copies a row into a cache of its own, which must be empty."""
+        """Copies a row into a cache of its own, which knows none or the first of its tokens."""
         for layer, its in zip(self.cache.layers, row.layers, strict=True):
             layer.give(slot, self.lengths[slot], its)
 

@@ -34,9 +34,35 @@ def off(expected: torch.Tensor, found: torch.Tensor) -> float:
 @pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
 def test_packed_layers_compute_the_same(tiny: Callable[..., Path], rows: int) -> None:
     plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
-    assert quicken(swift, mapped=True) == ["PackedLinear"]
+    assert quicken(swift, mapped=True) == ["PackedLinear", "SharedLinear"]
     assert off(logits(plain, rows), logits(swift, rows)) < 0.02
     assert weight_bytes(swift) == weight_bytes(plain)
+
+
+@on_a_fast_cpu
+def test_layers_that_read_the_same_input_are_multiplied_at_once_and_no_others(tiny: Callable[..., Path]) -> None:
+    plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
+    quicken(swift, mapped=True)
+    layers = [f"model.layers.0.self_attn.{name}_proj" for name in "qkvo"]
+    joined = [swift.get_submodule(name) for name in layers]
+    assert [type(layer).__name__ for layer in joined] == ["SharedLinear"] * 3 + ["PackedLinear"]
+    x, other = torch.randn(2, 1, 7, plain.config.hidden_size).bfloat16()
+    for layer, given in ((0, x), (1, other), (2, x), (1, x), (1, x), (0, other), (2, other), (0, x)):
+        expected = plain.get_submodule(layers[layer])(given)
+        assert off(expected.float(), joined[layer](given).float()) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "qwen3"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_normalizations_in_blocks_are_the_same_bit_by_bit(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
+) -> None:
+    network = load(tiny(kind), "FP16", dtype)
+    expected = logits(network, 40)
+    monkeypatch.setattr(kernels, "BLOCK", 300)
+    kernels._block_norms(network)
+    assert any(isinstance(module, kernels.BlockNorm) for module in network.modules())
+    assert torch.equal(logits(network, 40), expected)
 
 
 @on_a_fast_cpu

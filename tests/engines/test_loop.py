@@ -383,18 +383,34 @@ def test_rows_step_as_one_batch(tiny: Callable[..., Path]) -> None:
     assert len(reads.shapes) < 80
 
 
-def test_a_long_prompt_comes_in_pieces_between_the_steps_of_others(tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("length", "sizes"), [(900, [200] * 4 + [100]), (640, [200, 200, 240])])
+def test_a_long_prompt_comes_in_pieces_between_the_steps_of_others(
+    tiny: Callable[..., Path], length: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PIECE", 200)
     network = load(tiny("llama"))
-    expected = generate(network, prompt(900, 7), 5)
+    expected = generate(network, prompt(length, 7), 5)
     engine = DecodeEngine(network, Numbers(), CONTEXT)
     reads = Reads(network)
-    company = Company(engine, [ask(prompt(5), 60), ask(prompt(900, 7), 5)], {1: (0, 3)})
+    company = Company(engine, [ask(prompt(5), 60), ask(prompt(length, 7), 5)], {1: (0, 3)})
     _, long = company.run()
     engine.close()
     assert ids(long) == expected
     pieces = [place for place, (_, tokens) in enumerate(reads.shapes) if tokens > 5]
-    assert [reads.shapes[place][1] for place in pieces] == [loop.PIECE] * 3 + [900 - 3 * loop.PIECE]
+    assert [reads.shapes[place][1] for place in pieces] == sizes
     assert all(later - earlier == 2 for earlier, later in itertools.pairwise(pieces)), "a step between two pieces"
+
+
+def test_a_prompt_is_not_begun_with_the_little_that_is_left_of_a_piece(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PIECE", 200)
+    engine = DecodeEngine(network := load(tiny("llama")), Numbers(), CONTEXT)
+    reads = Reads(network)
+    longer = [ask(prompt(length, length), 5) for length in (150, 40, 120)]
+    Company(engine, [ask(prompt(5), 60), *longer], {1: (0, 3), 2: (0, 3), 3: (0, 3)}).run()
+    engine.close()
+    assert sorted(tokens for _, tokens in reads.shapes if tokens > 5) == [40, 120, 150]
 
 
 def test_a_prompt_can_be_cancelled_between_its_pieces(engine: DecodeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

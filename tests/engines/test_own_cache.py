@@ -47,7 +47,7 @@ def assert_read(forward: Forward, logits: torch.Tensor, tokens: list[int]) -> No
 
 def test_what_is_reserved_is_never_moved(llama: Forward) -> None:
     tokens, cache = words(90), llama.new_cache()
-    reserve(cache, 90)
+    reserve(cache, 72)
     llama.read(tokens[:30], cache)
     place = layer(cache).keys.data_ptr()
     for begin in (30, 60):
@@ -68,7 +68,7 @@ def test_one_token_after_the_other_moves_it_seldom(llama: Forward) -> None:
 def test_a_row_that_is_alone_takes_its_buffers_into_the_slots_and_out_again(llama: Forward) -> None:
     tokens, cache, slots = words(20), llama.new_cache(), llama.new_slots()
     assert slots is not None
-    reserve(cache, 40)
+    reserve(cache, 32)
     llama.read(tokens, cache)
     place = layer(cache).keys.data_ptr()
     slots.join(cache, 20)
@@ -88,17 +88,19 @@ def test_a_row_that_is_alone_takes_its_buffers_into_the_slots_and_out_again(llam
 def test_others_who_are_about_to_come_have_their_place(llama: Forward) -> None:
     slots = llama.new_slots()
     assert slots is not None
-    for seed, others in enumerate((3, 2, 1, 0)):
-        slots.join(llama.read(words(20, seed), llama.new_cache())[1], 20, others)
-        assert slots.cache.layers[0]._both()[0].shape[0] == 4
+    lengths, places = (20, 5, 31, 12), set()
+    for seed, length in enumerate(lengths):
+        slots.join(llama.read(words(length, seed), llama.new_cache())[1], length, lengths[seed + 1 :])
+        places.add(slots.cache.layers[0]._both()[0].data_ptr())
+    assert len(places) == 1
     logits = llama.step([7] * 4, slots)
-    for seed in range(4):
-        assert_read(llama, logits[seed : seed + 1], [*words(20, seed), 7])
+    for seed, length in enumerate(lengths):
+        assert_read(llama, logits[seed : seed + 1], [*words(length, seed), 7])
 
 
 def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next_one_copies(llama: Forward) -> None:
     text, cache = words(40), llama.new_cache()
-    reserve(cache, 50)
+    reserve(cache, 40)
     prefixes = Prefixes(llama.new_cache, 1 << 30)
     prefixes.keep(text, llama.read(text, cache)[1])
     place = layer(cache).keys.data_ptr()
@@ -113,13 +115,50 @@ def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next
 
 def test_who_goes_on_from_a_part_of_a_prefix_copies(llama: Forward) -> None:
     text, cache = words(40), llama.new_cache()
-    reserve(cache, 50)
+    reserve(cache, 40)
     prefixes = Prefixes(llama.new_cache, 1 << 30)
     prefixes.keep(text, llama.read(text, cache)[1])
     other = prefixes.find([*text[:30], 5, 6])[1]
     llama.read([5], other, 30)
     logits, _ = llama.read([9], prefixes.find([*text, 9])[1], 40)
     assert_read(llama, logits, [*text, 9])
+
+
+def test_who_goes_on_from_nearly_all_of_a_prefix_writes_over_the_rest(llama: Forward) -> None:
+    text, cache = words(40), llama.new_cache()
+    reserve(cache, 40)
+    prefixes = Prefixes(llama.new_cache, 1 << 30)
+    prefixes.keep(text, llama.read(text, cache)[1])
+    place = layer(cache).keys.data_ptr()
+    count, found = prefixes.find([*text[:38], 5, 6, 7])
+    llama.read([5, 6, 7], found, count)
+    assert (count, layer(found).keys.data_ptr()) == (38, place)
+    assert_read(llama, llama.read([8], found, 41)[0], [*text[:38], 5, 6, 7, 8])
+    count, other = prefixes.find([*text, 9])
+    assert count == 38, "the rest was written over"
+    assert_read(llama, llama.read([*text[38:], 9], other, 38)[0], [*text, 9])
+
+
+def test_nothing_is_forgotten_for_who_has_no_room_behind_it(llama: Forward) -> None:
+    text = words(40)
+    prefixes = Prefixes(llama.new_cache, 1 << 30)
+    prefixes.keep(text, llama.read(text, llama.new_cache())[1])
+    assert prefixes.find([*text[:38], *words(9, 1)])[0] == 38
+    assert prefixes.find([*text, 7])[0] == 40
+
+
+def test_a_row_that_leaves_adds_only_what_its_cache_does_not_know(llama: Forward) -> None:
+    tokens, cache, slots = words(40), llama.new_cache(), llama.new_slots()
+    assert slots is not None
+    reserve(cache, 40)
+    llama.read(tokens, cache)
+    for seed in (0, 1):
+        slots.join(cache if not seed else llama.read(words(9, 1), llama.new_cache())[1], 40 if not seed else 9, [9])
+    place = layer(cache).keys.data_ptr()
+    llama.step([7, 7], slots)
+    slots.give(0, cache)
+    assert (layer(cache).keys.data_ptr(), layer(cache).get_seq_length()) == (place, 41)
+    assert_read(llama, llama.read([8], cache, 41)[0], [*tokens, 7, 8])
 
 
 def test_a_read_that_failed_halfway_can_be_taken_back(llama: Forward, load: Load) -> None:

@@ -70,10 +70,8 @@ def test_the_longest_common_beginning_is_found(llama: Forward) -> None:
 
 
 def test_the_last_token_is_always_left_to_read(llama: Forward) -> None:
-    prefixes = keeper(llama, words(40))
-    assert known(prefixes, words(40)) == 39
-    assert known(prefixes, words(30)) == 29
-    assert known(prefixes, [*words(40), 7]) == 40
+    for tokens, count in ((words(40), 39), (words(30), 29), ([*words(40), 7], 40)):
+        assert known(keeper(llama, words(40)), tokens) == count
 
 
 def test_a_few_tokens_are_not_worth_it(llama: Forward) -> None:
@@ -164,7 +162,7 @@ def test_shrinking_forgets_the_oldest_first(llama: Forward) -> None:
 
 def test_what_is_forgotten_gives_its_memory_back(llama: Forward) -> None:
     cache = read(llama, words(40))
-    keys, prefixes = weakref.ref(cache.layers[0].keys), keeper(llama)
+    keys, prefixes = weakref.ref(cache.layers[0].buffers[0]), keeper(llama)
     prefixes.keep(words(40), cache)
     del cache
     found = prefixes.find(words(40))
