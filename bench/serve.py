@@ -1,121 +1,37 @@
 """miLLM's HTTP API against `transformers serve` and against `generate`, with the `openai` client, in one run.
 
-    python bench/serve.py [--only single eight long forms prefill turn overhead crowd] [--rounds 2]
+    python bench/serve.py [--only single eight long forms prefill turn overhead crowd] [--rounds 3]
 
-Makes a random Qwen3-like model of 0.5 billion bfloat16 numbers, its 8-bit and 4-bit copies, and a tiny one. Each
-server is started once a round and asked alone; figures are medians over the rounds. Says how busy other programs kept
-the machine meanwhile: above a few percent the figures mean little.
+Makes a random Qwen3-like model of 0.5 billion bfloat16 numbers, its 8-bit and 4-bit copies, and a tiny one. Servers
+are asked in turn, each alone; figures are medians over the rounds. Says how busy other programs kept the machine
+before and after: above a few percent the figures mean little.
 """
 
 import argparse
-import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import openai
 import psutil
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from running import App, Client, free_port, start_app, wait_until_up  # noqa: E402
+from rivals import GENERATE, PREFILL, child, make_models, ours, servers  # noqa: E402
+from running import App, Client, start_app, wait_until_up  # noqa: E402
 
-LIBRARIES = {"GOMP_SPINCOUNT": "20000", "THP_MEM_ALLOC_ENABLE": "1", "HF_HUB_OFFLINE": "1"}
+LOADS = {"single": (1, 200, 64), "eight": (8, 200, 48), "long": (8, 1000, 192)}  # streams, tokens read and written
+LEFT_OUT = {("long", "serve")}  # would take minutes, one after the other
 PARTS = ("single", "eight", "long", "forms", "prefill", "turn", "overhead", "crowd")
-WORDS = (
-    "list",
-    "file",
-    "path",
-    "read",
-    "write",
-    "open",
-    "name",
-    "value",
-    "key",
-    "item",
-    "text",
-    "line",
-    "word",
-    "code",
-)
-
-MAKE = """
-import sys, torch, transformers
-sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from tiny_models import build, make_tokenizer, train
-from tokenizers import Tokenizer
-import json
-folder = {folder!r}
-shape = dict(hidden_size=1024, num_hidden_layers=22, intermediate_size=3072, num_attention_heads=16,
-    num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=True, max_position_embeddings=4096)
-tokenizer = make_tokenizer()
-core = json.loads(train().to_str())
-vocabulary = core["model"]["vocab"]
-vocabulary |= {{f"\\u0120w{{n:06d}}": n for n in range(len(vocabulary), shape["vocab_size"])}}
-full = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(core)),
-    eos_token=tokenizer.eos_token, pad_token=tokenizer.pad_token, chat_template=tokenizer.chat_template)
-torch.manual_seed(0)
-config = transformers.Qwen3Config(**shape, eos_token_id=full.eos_token_id, pad_token_id=full.pad_token_id)
-model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-model.save_pretrained(folder + "/bf16")
-full.save_pretrained(folder + "/bf16")
-config_of = transformers.BitsAndBytesConfig
-four = config_of(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.bfloat16)
-for name, settings in (("q8", config_of(load_in_8bit=True)), ("q4", four)):
-    copy = transformers.AutoModelForCausalLM.from_pretrained(folder + "/bf16", dtype=torch.bfloat16,
-        quantization_config=settings)
-    copy.save_pretrained(folder + "/" + name)
-    full.save_pretrained(folder + "/" + name)
-build("qwen3", folder + "/tiny")
-"""
-GENERATE = """
-import json, sys, time, torch, transformers
-transformers.logging.set_verbosity_error()
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
-ids = torch.randint(100, 2000, (1, 200))
-ask = lambda n: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n,
-    do_sample=False)
-ask(4)
-rates = []
-for _ in range(3):
-    begun = time.perf_counter(); ask(64); rates.append(64 / (time.perf_counter() - begun))
-block = torch.ones(250_000_000)
-sums = []
-for _ in range(6):
-    begun = time.perf_counter(); block.sum(); sums.append(block.nbytes / (time.perf_counter() - begun))
-size = sum(p.numel() * p.element_size() for p in {p.data_ptr(): p for p in model.parameters()}.values())
-print(json.dumps({"tokens_per_s": sorted(rates)[1], "bandwidth": max(sums), "weights": size}))
-"""
-PREFILL = """
-import json, sys, time, torch, transformers
-sys.path[:0] = [sys.argv[2]]
-from millm.engines.kernels import quicken
-transformers.logging.set_verbosity_error()
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
-swift = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
-quicken(swift, mapped=True)
-ids = torch.randint(100, 2000, (1, 512))
-times = {"plain": [], "ours": []}
-with torch.inference_mode():
-    for _ in range(4):
-        for name, one in (("plain", model), ("ours", swift)):
-            begun = time.perf_counter(); one(input_ids=ids, use_cache=True, logits_to_keep=1)
-            times[name].append(time.perf_counter() - begun)
-print(json.dumps({name: sorted(all[1:])[1] for name, all in times.items()}))
-"""
+WORDS = ("list", "file", "path", "read", "write", "open", "name", "value", "key", "item", "text", "line", "word")
 
 
 @dataclass
@@ -126,53 +42,6 @@ class Answer:
     first: float
     whole: float
     text: str = ""
-
-
-def child(code: str, *arguments: str) -> Any:
-    """Runs code in a process of its own; returns the JSON of its last line."""
-    run = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**os.environ, **LIBRARIES}, capture_output=True, text=True
-    )
-    if run.returncode:
-        raise RuntimeError(run.stderr[-2000:])
-    return json.loads(run.stdout.strip().splitlines()[-1]) if run.stdout.strip() else None
-
-
-@contextmanager
-def ours(folder: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """miLLM with the model of a folder loaded; yields address and model name."""
-    cache = work / f"cache-{time.monotonic_ns()}"
-    app = wait_until_up(start_app(cache, work / "ours.log", **LIBRARIES))
-    try:
-        client = Client(app)
-        record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(folder)})
-        client.wait(record["id"], "ready")
-        client.ask("POST", f"/api/models/{record['id']}/load", 202, {"force": True})
-        client.wait(record["id"], "loaded", 120)
-        yield app.url, record["name"]
-    finally:
-        app.stop()
-
-
-@contextmanager
-def theirs(folder: Path, work: Path, *options: str) -> Iterator[tuple[str, str]]:
-    """`transformers serve` with the model of a folder."""
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder), "--port", str(port), *options]
-    log = (work / "theirs.log").open("w")
-    process = subprocess.Popen(command, env={**os.environ, **LIBRARIES}, stdout=log, stderr=log)
-    url = f"http://localhost:{port}"
-    try:
-        for _ in range(600):
-            try:
-                httpx.get(f"{url}/health", timeout=1).raise_for_status()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        yield url, str(folder)
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def question(tokens: int, seed: int) -> str:
@@ -223,58 +92,42 @@ def median(found: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(one[name] for one in found) for name in found[0]}
 
 
-def servers(folder: Path, work: Path) -> dict[str, Callable[[], Any]]:
-    batched = (
-        "--continuous-batching",
-        "--cb-num-blocks",
-        "64",
-        "--cb-block-size",
-        "256",
-        "--cb-max-batch-tokens",
-        "512",
-    )
-    return {
-        "ours": lambda: ours(folder, work),
-        "serve": lambda: theirs(folder, work),
-        "serve --continuous-batching": lambda: theirs(folder, work, *batched),
-    }
-
-
 def streams(work: Path, only: set[str], rounds: int) -> None:
-    """The parts that compare servers."""
-    loads = {"single": (1, 200, 64), "eight": (8, 200, 48), "long": (8, 1000, 24)}
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for number in range(rounds):
-        for name, start in servers(work / "bf16", work).items():
-            with start() as server:
-                ask(server, question(20, number), 4)
-                for part, (width, prompt, count) in loads.items():
-                    if part in only:
-                        seed = 1000 * number + 100 * width + prompt
-                        found.setdefault((part, name), []).append(rate(server, width, prompt, count, seed))
-    for (part, name), all_found in found.items():
-        middle = median(all_found)
-        reference = median(found[part, "ours"])["tokens_per_s"]
+    """The parts that compare servers. All are up at once and asked in turn: a slow minute is slow for each."""
+    with ExitStack() as stack:
+        up = {name: stack.enter_context(start()) for name, start in servers(work / "bf16", work).items()}
+        for number, server in enumerate(up.values()):
+            ask(server, question(20, number), 4)
+        for part in [name for name in LOADS if name in only]:
+            asked = {name: server for name, server in up.items() if (part, name) not in LEFT_OUT}
+            found: dict[str, list[dict[str, float]]] = {name: [] for name in asked}
+            for number in range(rounds):
+                for name, server in asked.items():
+                    found[name].append(rate(server, *LOADS[part], 1000 * number))
+            _print_streams(part, {name: median(each) for name, each in found.items()})
+
+
+def _print_streams(part: str, middle: dict[str, dict[str, float]]) -> None:
+    for name, one in middle.items():
+        times = middle["ours"]["tokens_per_s"] / one["tokens_per_s"]
         print(
-            f"| {part} | {name} | {middle['tokens_per_s']:.1f} tok/s | {middle['first']:.2f} s |"
-            f" ours x{reference / middle['tokens_per_s']:.2f} |",
+            f"| {part} | {name} | {one['tokens_per_s']:.1f} tok/s | {one['first']:.2f} s | ours x{times:.2f} |",
             flush=True,
         )
 
 
 def forms(work: Path) -> None:
-    raw = child(GENERATE, str(work / "bf16"))
-    bound = raw["bandwidth"] / raw["weights"]
-    print(f"generate in-process {raw['tokens_per_s']:.1f} tok/s; bandwidth {raw['bandwidth'] / 1e9:.1f} GB/s")
     for form in ("bf16", "q8", "q4"):
+        raw = child(GENERATE, str(work / "bf16"))
         with ours(work / form, work) as server:
             ask(server, question(20, 1), 4)
             found = [ask(server, question(200, seed), 64) for seed in range(3)]
-        decode = statistics.median((a.tokens - 1) / (a.whole - a.first) for a in found)
-        whole = statistics.median(a.tokens / a.whole for a in found)
-        share = f", {decode / bound:.0%} of the bandwidth limit" if form == "bf16" else ""
-        times = whole / raw["tokens_per_s"]
-        print(f"| {form} | {whole:.1f} tok/s | x{times:.2f} of generate | decode {decode:.1f}{share} |", flush=True)
+        whole = statistics.median(answer.tokens / answer.whole for answer in found)
+        print(f"| {form} | {whole:.1f} tok/s | x{whole / raw['tokens_per_s']:.2f} of generate in bf16 |", flush=True)
+        if form == "bf16":
+            decode = statistics.median((answer.tokens - 1) / (answer.whole - answer.first) for answer in found)
+            share = decode * raw["weights"] / raw["bandwidth"]
+            print(f"| decoding | {decode:.1f} tok/s | {share:.0%} of {raw['bandwidth'] / 1e9:.1f} GB/s |", flush=True)
 
 
 def prefill(work: Path) -> None:
@@ -365,7 +218,7 @@ def main() -> None:
     """Runs the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a folder for the models, so that another run need not make them")
     given = parser.parse_args()
     print(f"others use {psutil.cpu_percent(3):.0f} % of the processors")
@@ -373,8 +226,9 @@ def main() -> None:
         work = given.keep or Path(temporary)
         if not (work / "tiny").exists():
             work.mkdir(exist_ok=True)
-            child(MAKE.format(root=str(ROOT), folder=str(work)))
-        streams(work, set(given.only), given.rounds if {"single", "eight", "long"} & set(given.only) else 0)
+            make_models(work)
+        if LOADS.keys() & set(given.only):
+            streams(work, set(given.only), given.rounds)
         for name, part in (("forms", forms), ("prefill", prefill), ("turn", turn), ("overhead", overhead)):
             if name in given.only:
                 part(work)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import cache_utils
 
-SLACK = 128  # columns that are free after buffers have moved: so many tokens until that must happen again
+SLACK = 256  # columns that are free after buffers have moved: so many tokens until that must happen again
 ROOM = 0.25  # parts of a prompt's length that its cache has besides, for the answer and the next question
 STATES = ("conv_states", "recurrent_states")
 FACTS = ("is_conv_states_initialized", "is_recurrent_states_initialized", "conv_kernel_size", "has_previous_state")

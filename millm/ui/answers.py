@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from millm.engines.base import ChatRequest, Completion, Message, Sampling
 from millm.errors import Cancelled, InvalidRequest, explain
 from millm.events import Chance, Event
+from millm.generation import system_prompt_of
 from millm.jobs import Job
+from millm.records import ModelRecord, Source
 from millm.ui.token_view import TOLD
 
 if TYPE_CHECKING:
@@ -119,17 +121,23 @@ def plain_text(content: Any) -> str:
     return "".join(part.get("text", "") for part in content if isinstance(part, dict))
 
 
-def chat_request(history: History, controls: Controls) -> ChatRequest:
-    """The conversation as a request. Messages with a title are what the model thought: they are not repeated.
+def chat_request(history: History, controls: Controls, loaded: ModelRecord | None = None) -> ChatRequest:
+    """The conversation as a request to a model. Messages with a title are what it thought: they are not repeated.
 
     Turns that follow each other, as after an answer that failed, become one: many templates want them to alternate.
+    An empty system prompt is sent where the model's settings would put another one in its place. A model in Ollama
+    is not asked for probabilities, which it would refuse.
     """
+    settings = loaded.settings if loaded else {}
+    if loaded and loaded.source is Source.OLLAMA:
+        controls = replace(controls, chances=False)
     said = [message for message in history if not (message.get("metadata") or {}).get("title")]
     turns = [
         Message(role, "\n\n".join(plain_text(message["content"]) for message in together))
         for role, together in groupby(said, key=lambda message: str(message["role"]))
     ]
-    system = [Message("system", controls.system.strip())] if controls.system.strip() else []
+    prompt = controls.system.strip()
+    system = [Message("system", prompt)] if prompt or system_prompt_of(settings) else []
     return ChatRequest(messages=(*system, *turns), sampling=controls.sampling, schema=controls.followed, parsed=True)
 
 
@@ -148,7 +156,7 @@ class Answers:
             MiLLMError: there is no model, or too many requests wait.
         """
         if page not in self._running:
-            job = self._manager.chat(chat_request(history, controls))
+            job = self._manager.chat(chat_request(history, controls, self._manager.loaded()))
             if self._running.setdefault(page, job) is job:
                 return job
             job.cancel()  # the same page asked twice at the same moment

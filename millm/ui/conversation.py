@@ -76,12 +76,13 @@ class Playground:
 
     def code(self, event: gr.EventData, text: str, history: History, *fields: Any) -> Any:
         """Shows what Send would ask now as a program; without a message, what was asked last."""
-        controls = Controls(*fields)
+        controls, loaded = Controls(*fields), self._manager.loaded()
         wrong = schema_field.problem(controls.followed or "")
-        asked = chat_request(_asked(text, history), replace(controls, structured=controls.structured and not wrong))
+        fitting = replace(controls, structured=controls.structured and not wrong)
+        asked = chat_request(_asked(text, history), fitting, loaded)
         address, keyed = str(getattr(event, "address", "")), bool(getattr(event, "keyed", False))
         left_out = f"The JSON schema is left out. {wrong}" if wrong else ""
-        return gr.HTML(code=request_code.draw(asked, self._manager.loaded(), address, keyed, left_out))
+        return gr.HTML(code=request_code.draw(asked, loaded, address, keyed, left_out))
 
     def _answer(
         self, request: gr.Request, history: History, fields: tuple[Any, ...], box: Any = UNCHANGED

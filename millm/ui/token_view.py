@@ -16,7 +16,7 @@ MARKS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 MISSING = (
     '<details class="mi-tokens"><summary>Tokens</summary><div class="mi-tokens-missing"><p>No probabilities came '
-    "with this answer. Switch on “Show token probabilities” and ask again.</p>"
+    "with this answer. Switch on “Show token probabilities” and ask again. Models in Ollama tell none.</p>"
     '<button type="button" class="mi-btn" data-tokens-on>Switch on</button></div></details>'
 )
 

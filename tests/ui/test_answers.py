@@ -65,6 +65,21 @@ def test_without_a_system_prompt_or_seed_none_is_sent() -> None:
     assert request.sampling.seed is None
 
 
+def test_an_emptied_system_prompt_is_sent_where_the_model_brings_one() -> None:
+    record = ModelRecord(name="kind", source=Source.HUGGINGFACE, settings={"system_prompt": "Be kind."})
+    assert chat_request(asked("hello"), CONTROLS, record).messages[0] == Message("system", "")
+    brief = replace(CONTROLS, system="Be brief.")
+    assert chat_request(asked("hello"), brief, record).messages[0] == Message("system", "Be brief.")
+    assert len(chat_request(asked("hello"), CONTROLS, replace(record, settings={})).messages) == 1
+
+
+def test_a_model_in_ollama_is_not_asked_for_probabilities() -> None:
+    record = ModelRecord(name="gemma", source=Source.OLLAMA)
+    wanting = replace(CONTROLS, chances=True)
+    assert chat_request(asked("hello"), wanting, record).sampling.logprobs is None
+    assert chat_request(asked("hello"), wanting, replace(record, source=Source.LOCAL)).sampling.logprobs is not None
+
+
 def test_every_control_reaches_the_request() -> None:
     controls = Controls(
         min_p=0.1,

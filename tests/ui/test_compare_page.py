@@ -145,3 +145,9 @@ def test_two_answers_side_by_side_over_a_reload(open_page: Open, manager: Manage
         expect(each.locator(".mi-run-state")).to_contain_text("Cancelled.", timeout=SOON)
     expect(page.locator("#compare-start")).to_be_visible()
     assert manager.loaded()
+
+    page.locator("#compare-prompt textarea").fill("not sent yet")
+    page.reload()
+    expect(page.locator("#compare-prompt textarea")).to_have_value("not sent yet", timeout=SOON)
+    page.wait_for_timeout(1500)
+    expect(page.locator("#compare-prompt textarea")).to_have_value("not sent yet")
