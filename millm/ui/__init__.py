@@ -6,8 +6,9 @@ gradio is imported when a page is built, not before.
 from typing import TYPE_CHECKING, Any
 
 from millm.settings import Settings
-from millm.ui.compressed import CompressedPage
+from millm.ui.framed import FramedPage
 from millm.ui.gradio_import import import_gradio
+from millm.ui.page_files import FOLDER, PageFiles
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -31,16 +32,16 @@ def mount(app: Any, manager: "Manager", settings: Settings | None = None) -> Any
     blocks = build_ui(manager, settings)
     import gradio as gr
 
-    from millm.ui.theme import head, theme
+    from millm.ui.theme import theme
 
-    app.add_middleware(CompressedPage)
+    files = PageFiles()
+    app.mount(FOLDER, files)
+    app.add_middleware(FramedPage, script=files.script.path, sheet=files.sheet.path)
     return gr.mount_gradio_app(
         app,
         blocks,
         path="/",
         theme=theme(),
-        head=head(),
-        js="() => window.millm.restoreTab()",
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -71,7 +71,13 @@
 
   // Filled in by their blocks: ask({title, body, ok, also, danger}) -> Promise of "ok", "also" or "",
   // act(action, model) by the dialog, pick(key) by the catalogue.
-  window.millm = { restoreTab: () => openTab(recall('sessionStorage', TAB) || 'download') };
+  window.millm = {};
+
+  // gradio builds the tab that it opens with, and the others when they are opened.
+  const open = recall('sessionStorage', TAB) ?? recall('localStorage', TAB);
+  const nav = window.gradio_config.components.find(({ props }) => props.elem_id === 'nav');
+  const tabs = window.gradio_config.components.filter(({ type }) => type === 'tabitem');
+  if (tabs.some(({ props }) => props.id === open)) nav.props.selected = open;
 
   document.addEventListener('click', (event) => {
     const button = event.target.closest('button');
@@ -86,6 +92,6 @@
     if (button.id === 'preview-btn') follow('preview-card');
     if (button.id === 'download-btn') follow('download-ending');
     const tab = /^tab-(\w+)-button$/.exec(button.id);
-    if (tab) remember('sessionStorage', TAB, tab[1]);
+    if (tab) ['sessionStorage', 'localStorage'].forEach((storage) => remember(storage, TAB, tab[1]));
   });
 })();

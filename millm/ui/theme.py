@@ -1,29 +1,6 @@
-"""The look: gradio's theme in the colours of miLLM, and the style sheet and script that go with it."""
-
-from pathlib import Path
+"""The look: gradio's theme in the colours of miLLM."""
 
 import gradio as gr
-
-from millm.ui.icons import mask
-
-HERE = Path(__file__).parent
-SHEETS = (
-    *("theme.css", "cards.css", "models.css", "download.css"),
-    *("playground.css", "conversations.css", "token_view.css", "compare.css"),
-    *("status_bar.css", "system_drawer.css", "touch.css"),
-)
-SCRIPTS = (  # each uses those before it
-    *("connection.js", "page.js", "suggest.js", "download.js"),
-    *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
-    *("token_view.js", "compare.js"),
-)
-ICONS = {  # element id: icon
-    "tab-download-button": "download",
-    "tab-models-button": "models",
-    "tab-playground-button": "playground",
-    "send-btn": "send",
-    "stop-btn": "stop",
-}
 
 # shades 50 to 950
 IRIS = (
@@ -106,11 +83,3 @@ def theme() -> gr.themes.Base:
     light = {name: pair[0] for name, pair in COLOURS.items()}
     dark = {f"{name}_dark": pair[1] for name, pair in COLOURS.items()}
     return base.set(**SHAPE, **light, **dark, color_accent="#5450c9")
-
-
-def head() -> str:
-    """What goes into the page's head as it stands: the style sheets and the scripts."""
-    icons = "".join(f"#{element}{{--icon:{mask(name)}}}" for element, name in ICONS.items())
-    sheets = "".join((HERE / sheet).read_text(encoding="utf-8") for sheet in SHEETS)
-    scripts = "".join(f"<script>{(HERE / script).read_text(encoding='utf-8')}</script>" for script in SCRIPTS)
-    return f"<style>{icons}{sheets}</style>{scripts}"

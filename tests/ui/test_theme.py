@@ -7,7 +7,8 @@ from millm.ui.gradio_import import import_gradio
 import_gradio()
 
 from millm.ui.icons import SHAPES, icon, mask  # noqa: E402
-from millm.ui.theme import HERE, SHEETS, head, theme  # noqa: E402
+from millm.ui.page_files import HERE, SHEETS, script, style  # noqa: E402
+from millm.ui.theme import theme  # noqa: E402
 
 
 def rule(css: str, selector: str) -> set[str]:
@@ -15,7 +16,8 @@ def rule(css: str, selector: str) -> set[str]:
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
-    outside = re.findall(r"https?://[\w.]+", head()) + re.findall(r"@import|//cdn", head())
+    ours = style() + script()
+    outside = re.findall(r"https?://[\w.]+", ours) + re.findall(r"@import|//cdn", ours)
     assert set(outside) <= {"http://www.w3.org"}, "the name space of SVG is no request"
     assert "GoogleFont" not in repr((theme()._font, theme()._font_mono))
 

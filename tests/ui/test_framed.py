@@ -1,5 +1,6 @@
-"""The page goes over the wire compressed; nothing else changes."""
+"""The page goes over the wire compressed, with our files in its head; nothing else changes."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from millm.api import GuardPolicy, create_app
 from millm.ui import mount
+from millm.ui.page_files import script, style
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,21 @@ def test_the_page_is_compressed_for_those_who_take_it(client: TestClient) -> Non
     assert len(small.text) > 0.9 * len(whole.text)
     assert int(small.headers["content-length"]) < len(whole.content) / 3
     assert small.headers["content-security-policy"] == whole.headers["content-security-policy"]
+
+
+def test_our_files_come_before_gradio_starts_and_are_kept_by_the_browser(client: TestClient) -> None:
+    for encoding in ("gzip", "identity"):
+        page = client.get("/", headers={"accept-encoding": encoding}).text
+        head, body = page.split("</head>")
+        files = re.findall(r"/page/[0-9a-f]{16}\.(?:css|js)", head)
+        assert [path.rsplit(".")[-1] for path in files] == ["js", "css"]
+        assert f'<link rel="stylesheet" href="{files[1]}"></body>' in body, "behind those of gradio"
+        for path, text in zip(files, (script(), style()), strict=True):
+            answer = client.get(path, headers={"accept-encoding": encoding})
+            assert answer.text == text
+            assert "immutable" in answer.headers["cache-control"]
+            assert answer.headers.get("content-encoding", "identity") == encoding
+    assert client.get("/page/other.js").status_code == 404
 
 
 def test_nothing_else_is_touched(client: TestClient) -> None:
