@@ -45,4 +45,5 @@
     sessionStorage.removeItem(PROMPT);
     follow();
   });
+  restore();  // the Playground may be what the page opens with
 })();

