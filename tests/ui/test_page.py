@@ -84,7 +84,7 @@ def test_progress_cancel_and_a_second_page_that_sees_the_same(
 ) -> None:
     app = run_app(HF_ENDPOINT=hub.url)
     first = open_page(app)
-    hub.fault("cdn", "acme/bigger-llama/*", throttle=2_000_000, times=1)
+    hub.fault("cdn", "acme/bigger-llama/*", throttle=400_000, times=1)
     download(first, "acme/bigger-llama")
     bar = first.locator("#download-progress")
     expect(bar).to_be_visible(timeout=SOON)

@@ -105,10 +105,10 @@ def test_the_system_drawer_is_alive_only_while_it_is_open(scene: Scene, open_pag
         timeout=SOON,
     )
     assert "hf_secret" not in page.content()
-    assert page.evaluate("document.activeElement.id") == "system-close-btn"
+    expect(page.locator("#system-close-btn")).to_be_focused(timeout=SOON)
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
-    assert page.evaluate("document.activeElement.id") == "status-system-btn"
+    expect(page.locator("#status-system-btn")).to_be_focused(timeout=SOON)
     page.locator("#stop-btn").click()
     expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
     bodies: list[str] = []
