@@ -38,7 +38,7 @@ class App:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 def start_app(
@@ -64,7 +64,7 @@ def start_app(
     return App(process, f"http://127.0.0.1:{port}", cache, log_path)
 
 
-def wait_until_up(app: App, seconds: float = 30) -> App:
+def wait_until_up(app: App, seconds: float = 120) -> App:
     """Waits for /health."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -90,7 +90,7 @@ class Client:
         assert envelope["success"] is (status < 400)
         return envelope["data"] if status < 400 else envelope["error"]
 
-    def wait(self, model_id: int, status: str, seconds: float = 40) -> dict[str, Any]:
+    def wait(self, model_id: int, status: str, seconds: float = 120) -> dict[str, Any]:
         """The record once it has this status; an error that it had before is not minded."""
         before = self.ask("GET", f"/api/models/{model_id}", 200)["error_message"]
         deadline = time.monotonic() + seconds

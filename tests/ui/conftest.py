@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import DESK, FLAGS, chromium, is_up
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from browsing import DESK, FLAGS, SOON, chromium, is_up
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from running import App
 from scenes import Scene
+
+expect.set_options(timeout=SOON)
 
 
 @pytest.fixture(scope="module")
