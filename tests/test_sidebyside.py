@@ -247,7 +247,7 @@ def test_one_at_a_time_and_only_what_can_be_asked(manager: Manager, opener: Fake
         manager.side_by_side.begin(Contest(PROMPT, (Entry(one.id), Entry(99))))
     manager.side_by_side.cancel()  # nothing runs: nothing to do
     assert (manager.side_by_side.run, manager.side_by_side.version) == (None, 0)
-    opener.engine_pause_s = 0.05
+    opener.engine_pause_s = 0.5
     begin(manager, one, one)
     with pytest.raises(InvalidRequest, match="Cancel it first"):
         begin(manager, one, one)
