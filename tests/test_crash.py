@@ -24,7 +24,7 @@ def test_after_kill_9_only_what_verifies_is_listed_and_retry_completes(tmp_path:
         kill = partial(crash.crash, hub, tmp_path / "repos", tmp_path / "caches")
         early, late = kill(0.1), kill(math.inf)
         # how long it takes until bytes are safe depends on what else the machine does
-        middle = next(outcome for outcome in map(kill, (0.9, 1.2, 1.6, 2.0)) if outcome.kept)
+        middle = next(outcome for outcome in map(kill, (0.9, 1.2, 1.6, 2.0, 3.0, 4.5)) if outcome.kept)
     assert (early.found, middle.found, late.found) == ("error", "error", "ready")
     assert 0 < middle.kept < middle.kept + middle.fetched <= crash.PARTS * (crash.PART_BYTES + 100)
     assert late.fetched == 0
