@@ -32,7 +32,7 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer."""
-        return torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, "none", [], "")
+        return _multiply(x, self.packed, self.bias)
 
 
 class Shared:
@@ -49,7 +49,7 @@ class Shared:
     def part(self, place: int, x: torch.Tensor) -> torch.Tensor:
         """What the layer at this place makes of its input."""
         if x is not self._input or place not in self._parts:
-            whole = torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._bias, "none", [], "")
+            whole = _multiply(x, self._packed, self._bias)
             self._input, self._parts = x, dict(enumerate(whole.split(self._sizes, -1)))
         part = self._parts.pop(place)
         if not self._parts:
@@ -75,12 +75,8 @@ class BlockNorm:
         """As the plain layer, bit by bit."""
         if x.numel() <= BLOCK:
             return super().forward(x)  # type: ignore[misc]
-        rows = x.reshape(-1, x.shape[-1])
-        most = max(1, BLOCK // x.shape[-1])
-        out = torch.empty_like(rows)
-        for begin in range(0, len(rows), most):
-            out[begin : begin + most] = super().forward(rows[begin : begin + most])  # type: ignore[misc]
-        return out.view(x.shape)
+        blocks = x.reshape(-1, x.shape[-1]).split(max(1, BLOCK // x.shape[-1]))
+        return torch.cat([*map(super().forward, blocks)]).view(x.shape)  # type: ignore[misc]
 
 
 class Int8Linear(nn.Linear):  # type: ignore[misc]
@@ -198,6 +194,10 @@ def _pack(weight: torch.Tensor) -> Any:
     return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
 
 
+def _multiply(x: torch.Tensor, packed: Any, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
+
+
 def _to_packed(layer: Any) -> None:
     layer.packed = _pack(layer.weight.data)
     layer.__class__ = PackedLinear
@@ -222,9 +222,10 @@ def _to_shared(layers: list[Any]) -> None:
 
 def _block_norms(network: Any) -> None:
     for module in network.modules():
-        weight = getattr(module, "weight", None)
-        if type(module).__name__.endswith("RMSNorm") and weight is not None and weight.dim() == 1:
-            module.__class__ = type("Block" + type(module).__name__, (BlockNorm, type(module)), {})
+        kind, weight = type(module), getattr(module, "weight", None)
+        known = kind.__module__.startswith("transformers.") and kind.__name__.endswith("RMSNorm")
+        if known and weight is not None and weight.dim() == 1:
+            module.__class__ = type("Block" + kind.__name__, (BlockNorm, kind), {})
 
 
 def _to_int8(layer: Any) -> None:

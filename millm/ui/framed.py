@@ -22,8 +22,9 @@ class FramedPage:
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], script: str, sheet: str) -> None:
         """script, sheet: their paths. The sheet goes behind those of gradio, over which it wins so."""
         self._app = app
-        self._head = f'<script src="{script}"></script><link rel="preload" as="style" href="{sheet}">'.encode()
-        self._foot = f'<link rel="stylesheet" href="{sheet}">'.encode()
+        # relative, as gradio's own are: a proxy may serve all of this below a path
+        self._head = f'<script src=".{script}"></script><link rel="preload" as="style" href=".{sheet}">'.encode()
+        self._foot = f'<link rel="stylesheet" href=".{sheet}">'.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -42,7 +43,8 @@ class FramedPage:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
-                    await _send(start, self._framed(body), takes_gzip(scope), send)
+                    small, whole = takes_gzip(scope), self._framed(body)
+                    await send_answer(start, gzip.compress(whole, LEVEL) if small else whole, small, send)
 
         await self._app(scope, receive, collect)
 
@@ -56,8 +58,8 @@ def takes_gzip(scope: Scope) -> bool:
     return any(name == b"accept-encoding" and b"gzip" in value for name, value in scope["headers"])
 
 
-async def _send(start: Message, body: bytes, small: bool, send: Send) -> None:
-    body = gzip.compress(body, LEVEL) if small else body
+async def send_answer(start: Message, body: bytes, small: bool, send: Send) -> None:
+    """Sends an answer that begins with `start`. small: whether the body is compressed."""
     kept = [header for header in start["headers"] if header[0].lower() != b"content-length"]
     added = [(b"vary", b"accept-encoding"), (b"content-length", str(len(body)).encode())]
     encoding = [(b"content-encoding", b"gzip")] if small else []

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from millm.ui.framed import Receive, Scope, Send, takes_gzip
+from millm.ui.framed import Receive, Scope, Send, send_answer, takes_gzip
 from millm.ui.icons import mask
 
 HERE = Path(__file__).parent
@@ -61,14 +61,10 @@ class PageFiles:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI has it)
         """Answers one request."""
         file = self._files.get(scope["path"])
-        if file is None:
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        small = takes_gzip(scope)
-        body = file.small if small else file.whole
-        encoding = [(b"content-encoding", b"gzip")] if small else []
-        length = (b"content-length", str(len(body)).encode())
-        headers = [*file.headers, (b"vary", b"accept-encoding"), length, *encoding]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        start = {
+            "type": "http.response.start",
+            "status": 200 if file else 404,
+            "headers": file.headers if file else [],
+        }
+        small = file is not None and takes_gzip(scope)
+        await send_answer(start, (file.small if small else file.whole) if file else b"", small, send)

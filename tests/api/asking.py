@@ -10,7 +10,7 @@ from serving import load
 from starlette.types import ASGIApp
 
 from millm.api import GuardPolicy, create_app
-from millm.engines.base import ChatRequest, Completion
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest
 from millm.events import Report
 from millm.manager import Manager
 
@@ -24,11 +24,15 @@ class Listening(FakeEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[ChatRequest] = []
+        self.asked: list[Any] = []
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
         self.asked.append(request)
         return super().chat(request, report)
+
+    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
+        self.asked.append(request)
+        return super().embed(request, report)
 
 
 def holding(make: Make, engine: FakeEngine) -> tuple[Manager, TestClient]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from asking import Make, Serve, holding
+from asking import Listening, Make, Serve, holding
 from fakes import FakeEngine, FakeOpener
 from fastapi.testclient import TestClient
 from serving import call, load, until
@@ -17,18 +17,6 @@ from millm.api.embeddings import MAX_INPUTS
 from millm.engines.base import Embeddings, EmbedRequest
 from millm.errors import ContextLengthExceeded
 from millm.events import Report
-
-
-class Listening(FakeEngine):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[EmbedRequest] = []
-
-    def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
-        self.asked.append(request)
-        return super().embed(request, report)
 
 
 def embed(client: TestClient, **fields: Any) -> Any:

@@ -65,6 +65,20 @@ def test_normalizations_in_blocks_are_the_same_bit_by_bit(
     assert torch.equal(logits(network, 40), expected)
 
 
+def test_a_normalization_of_another_type_than_its_input_keeps_that_in_blocks(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = load(tiny("llama"), "FP16")
+    norm = network.model.norm.float()
+    x = torch.randn(1, 40, norm.weight.numel()).bfloat16()
+    expected = norm(x)
+    monkeypatch.setattr(kernels, "BLOCK", 300)
+    kernels._block_norms(network)
+    assert expected.dtype == torch.float32
+    assert norm(x).dtype == torch.float32
+    assert torch.equal(norm(x), expected)
+
+
 @on_a_fast_cpu
 @pytest.mark.parametrize("rows", [1, 16, 17, 40])
 def test_8_bit_layers_are_the_stored_numbers_times_their_scales(tiny: Callable[..., Path], rows: int) -> None:

@@ -98,12 +98,17 @@ def test_others_who_are_about_to_come_have_their_place(llama: Forward) -> None:
         assert_read(llama, logits[seed : seed + 1], [*words(length, seed), 7])
 
 
-def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next_one_copies(llama: Forward) -> None:
+def kept_with_room(llama: Forward) -> tuple[list[int], Prefixes, int]:
+    """Forty tokens, a store that keeps their cache with room behind it, and where its keys lie."""
     text, cache = words(40), llama.new_cache()
     reserve(cache, 40)
     prefixes = Prefixes(llama.new_cache, 1 << 30)
     prefixes.keep(text, llama.read(text, cache)[1])
-    place = layer(cache).keys.data_ptr()
+    return text, prefixes, layer(cache).keys.data_ptr()
+
+
+def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next_one_copies(llama: Forward) -> None:
+    text, prefixes, place = kept_with_room(llama)
     caches = [prefixes.find([*text, seed])[1] for seed in (5, 6)]
     for seed, found in zip((5, 6), caches, strict=True):
         llama.read([seed], found, 40)
@@ -114,10 +119,7 @@ def test_the_first_who_goes_on_from_a_whole_prefix_writes_behind_it_and_the_next
 
 
 def test_who_goes_on_from_a_part_of_a_prefix_copies(llama: Forward) -> None:
-    text, cache = words(40), llama.new_cache()
-    reserve(cache, 40)
-    prefixes = Prefixes(llama.new_cache, 1 << 30)
-    prefixes.keep(text, llama.read(text, cache)[1])
+    text, prefixes, _ = kept_with_room(llama)
     other = prefixes.find([*text[:30], 5, 6])[1]
     llama.read([5], other, 30)
     logits, _ = llama.read([9], prefixes.find([*text, 9])[1], 40)
@@ -125,11 +127,7 @@ def test_who_goes_on_from_a_part_of_a_prefix_copies(llama: Forward) -> None:
 
 
 def test_who_goes_on_from_nearly_all_of_a_prefix_writes_over_the_rest(llama: Forward) -> None:
-    text, cache = words(40), llama.new_cache()
-    reserve(cache, 40)
-    prefixes = Prefixes(llama.new_cache, 1 << 30)
-    prefixes.keep(text, llama.read(text, cache)[1])
-    place = layer(cache).keys.data_ptr()
+    text, prefixes, place = kept_with_room(llama)
     count, found = prefixes.find([*text[:38], 5, 6, 7])
     llama.read([5, 6, 7], found, count)
     assert (count, layer(found).keys.data_ptr()) == (38, place)

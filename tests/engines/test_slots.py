@@ -61,13 +61,14 @@ class Company:
         self.slots.join(self.rows[-1].cache, length)
 
     def step(self) -> None:
+        """Each row reads one more token, and has the logits that it has alone."""
         tokens = self.tokens(len(self.rows))
         together = self.forward.step(tokens, self.slots)
         alone = [row.read([token]) for row, token in zip(self.rows, tokens, strict=True)]
         assert_same(together, torch.cat(alone))
 
     def leave(self, slot: int) -> None:
-        """A row leaves and goes on alone with what the slots had of it, while the others step."""
+        """A row leaves while the others step, and goes on alone, as it should, with what the slots had of it."""
         row, given = self.rows[slot], Row(self.forward, self.rows[slot].length)
         self.slots.give(slot, given.cache)
         self.slots.leave(slot)
@@ -122,6 +123,7 @@ def test_a_row_that_leaves_changes_no_other(load: Load, kind: str, slot: int) ->
         company.step()
     company.join(25)
     company.step()
+    assert company.slots.lengths == [row.length for row in company.rows]
 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 100])
@@ -131,6 +133,7 @@ def test_a_row_of_any_length_beside_the_window_goes_on_alone(load: Load, length:
         company.step()
     company.leave(1)
     company.leave(0)
+    assert company.slots.lengths == []
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "zamba2"])
