@@ -23,7 +23,8 @@
     │   ├── GatedModel              GATED_MODEL_NO_TOKEN
     │   ├── InvalidToken            INVALID_HF_TOKEN
     │   ├── HubUnavailable          HUB_UNAVAILABLE
-    │   └── OllamaUnavailable       OLLAMA_UNAVAILABLE
+    │   ├── OllamaUnavailable       OLLAMA_UNAVAILABLE
+    │   └── RemoteUnavailable       REMOTE_UNAVAILABLE
     ├── ResourceError             this machine has too little of something
     │   ├── InsufficientDisk        INSUFFICIENT_DISK
     │   └── InsufficientMemory      INSUFFICIENT_MEMORY
@@ -195,6 +196,12 @@ class OllamaUnavailable(SourceError):
     """The Ollama server does not answer, or refuses."""
 
     code = "OLLAMA_UNAVAILABLE"
+
+
+class RemoteUnavailable(SourceError):
+    """A server or a replica that runs a model elsewhere does not answer, refuses, or broke off."""
+
+    code = "REMOTE_UNAVAILABLE"
 
 
 class ResourceError(MiLLMError):

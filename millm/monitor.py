@@ -162,7 +162,7 @@ class Monitor:
         )
 
     def _measure(self) -> SystemState:
-        rows, devices = self._resident.rows, self._devices()
+        rows, health, devices = self._resident.rows, self._resident.health, self._devices()
         return SystemState(
             version=__version__,
             devices=devices,
@@ -173,7 +173,8 @@ class Monitor:
             tokens_per_s=round(self._resident.speed(), 1),
             jobs=self._activity.states(),
             disk_free=self._store.free_bytes(),
-            problems=self._problems,
+            problems=(*self._problems, health.problem) if health.problem else self._problems,
+            replicas=health.replicas,
             batch_width=rows.stepping if rows else None,
             rows_waiting=rows.waiting if rows else None,
             model_bytes=self._resident.memory_bytes,

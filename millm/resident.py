@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from millm.engines.base import (
+    WELL,
     ChatRequest,
     Completion,
     Embeddings,
     EmbedRequest,
     Engine,
+    Health,
     LoadOptions,
     Opener,
     RowCount,
@@ -73,6 +75,12 @@ class Resident:
         """How many answers the engine is making; None where it does not know."""
         loaded = self.current
         return loaded.engine.rows() if loaded else RowCount()
+
+    @property
+    def health(self) -> Health:
+        """How the engine is; well where there is none."""
+        loaded = self.current
+        return loaded.engine.health if loaded else WELL
 
     def chat(self, request: ChatRequest) -> Job[Completion]:
         """Starts an answer.

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from millm.devices import Device
-from millm.engines.base import Sampling
+from millm.engines.base import Replica, Sampling
 from millm.errors import GatedModel, MiLLMError
 from millm.estimate import EXACT, Estimate
 from millm.events import Event
@@ -122,7 +122,8 @@ class SystemState:
     tokens_per_s: of all requests together over the last seconds; 0 while nothing is being generated.
     batch_width, rows_waiting: answers that get a token with every step, and those that wait for that; None where the
     engine does not know. model_bytes: memory of the loaded model's weights. ram: also where there are GPUs.
-    problems: sentences about what went wrong at start and is still of interest.
+    problems: sentences about what went wrong at start and is still of interest, or with a model
+    that runs elsewhere. replicas: the processes that run it, where there are several.
     """
 
     version: str
@@ -139,6 +140,7 @@ class SystemState:
     rows_waiting: int | None = 0
     model_bytes: int = 0
     ram: Device | None = None
+    replicas: tuple[Replica, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from millm.comparison import Measure, measure
 from millm.devices import Device
-from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, LoadOptions, RowCount
+from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Health, LoadOptions, RowCount
 from millm.errors import LoadFailed, MiLLMError, RepoNotFound
 from millm.estimate import Estimator
 from millm.events import Chance, Event, Report, Stage
@@ -90,6 +90,7 @@ class FakeEngine:
     pause_s: float = 0.0
     memory_bytes: int = 1_000_000
     batching: bool = True
+    health: Health = WELL
     closed: bool = False
     running: int = 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 
-from millm.engines.base import ChatRequest, Message
+from millm.engines.base import ChatRequest, Health, Message, Replica
 from millm.errors import (
     Cancelled,
     HubUnavailable,
@@ -374,10 +374,20 @@ def test_auto_load_shows_a_failure_and_never_raises(make: Make) -> None:
     manager = make()
     manager.auto_load("nobody")
     assert manager.system().problems == ("AUTO_LOAD_MODEL: there is no model called 'nobody'.",)
+
     record = get(manager)
     manager.auto_load("one")
     finish(manager, record)
     assert manager.loaded() is not None
+
+
+def test_a_model_that_runs_elsewhere_says_how_it_is(make: Make) -> None:
+    replica, opener = Replica("one", "starting"), FakeOpener()
+    manager = make(opener=opener)
+    loaded(manager)
+    opener.opened[-1].health = Health("It does not answer.", (replica,))
+    system = manager.system()
+    assert (system.problems, system.replicas) == (("It does not answer.",), (replica,))
 
 
 def test_system_and_storage_tell_what_is_there(make: Make) -> None:

@@ -104,6 +104,7 @@ SYSTEM = {
     "rows_waiting": 0,
     "model_bytes": 5_228_683_776,
     "ram": {"kind": "cpu", "name": "RAM", "total": 34_359_738_368, "free": 21_474_836_480},
+    "replicas": [],
 }
 
 METRICS = """# HELP millm_requests_total Requests that ended, by how

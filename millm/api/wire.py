@@ -32,6 +32,7 @@ STATUSES: dict[type[MiLLMError], int] = {
     errors.InvalidToken: 401,
     errors.HubUnavailable: 503,
     errors.OllamaUnavailable: 503,
+    errors.RemoteUnavailable: 503,
     errors.InsufficientDisk: 507,
     errors.InsufficientMemory: 507,
     errors.LoadFailed: 500,

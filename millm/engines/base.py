@@ -128,6 +128,30 @@ class RowCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One process that runs the model elsewhere. state: "running", "starting", "stopping" or "unhealthy".
+
+    requests: answers in the making there; None where that is not known.
+    """
+
+    name: str
+    state: str
+    requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a loaded model is that runs elsewhere. problem: a sentence for the person; None where all is well."""
+
+    problem: str | None = None
+    replicas: tuple[Replica, ...] = ()
+
+
+WELL = Health()
+"""How an engine is whose model runs in this process."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """What to embed. inputs: each a text, or the numbers of its tokens as they stand.
 
@@ -168,6 +192,11 @@ class Engine(Protocol):
 
     def rows(self) -> RowCount | None:
         """How many answers are in the making now; None where the engine does not know."""
+        ...
+
+    @property
+    def health(self) -> Health:
+        """How it is, as far as is known without waiting for anybody."""
         ...
 
     def embed(self, request: EmbedRequest, report: Report) -> Embeddings:

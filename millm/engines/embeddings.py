@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, RowCount
+from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, RowCount
 from millm.engines.forward import Forward
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
 from millm.engines.pooling import MEAN, Pooling, normalized
@@ -162,6 +162,7 @@ class EmbeddingEngine:
     """A model that is made for embeddings. It is an `Engine` that cannot chat."""
 
     batching = True
+    health = WELL
 
     def __init__(self, network: Any, tokenizer: Any, context_length: int, pooling: Pooling = MEAN) -> None:
         """Tries the network out. Raises what `Embedder.vectors` raises."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from millm.engines.admission import Admission
-from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, RowCount
+from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, RowCount
 from millm.engines.embeddings import Embedder
 from millm.engines.forward import Forward
 from millm.engines.memory import out_of_memory, release_memory, weight_bytes
@@ -49,7 +49,7 @@ class DecodeEngine:
         forward = forward or tried(network)
         self.memory_bytes = weight_bytes(network)
         self.context_length = context_length
-        self.batching, self.pieces = forward.together, forward.pieces
+        self.batching, self.pieces, self.health = forward.together, forward.pieces, WELL
         self._endings = ending_tokens(network, tokenizer)
         self._forward = forward
         self._admission = Admission(tokenizer, forward.vocabulary, self._endings, context_length)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm import errors
-from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions
+from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions
 from millm.events import Event, Report, Stage
 from millm.loops import attend
 from millm.ollama_client import CONNECT_S, OllamaClient
@@ -62,6 +62,7 @@ class OllamaEngine:
     """
 
     batching = True  # Ollama sees to that itself
+    health = WELL
 
     def __init__(self, server: "_Server", memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes
