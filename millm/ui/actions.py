@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -53,6 +53,9 @@ dialog.addEventListener('click', (event) => {
   if (event.target === part('also-btn')) dialog.close('also');
 });
 window.millm.act = (action, model) => trigger('ask_manager', { action, model });
+watch('answered', () => {
+  for (const button of document.querySelectorAll('[data-act][aria-busy]')) button.removeAttribute('aria-busy');
+});
 watch('question', async () => {
   const { title, body, ok, action, model, more } = JSON.parse(props.question);
   if (await window.millm.ask({ title, body, ok, more, danger: true })) window.millm.act(action, model);
@@ -65,7 +68,9 @@ NONSENSE = "The page asked for something that does not exist. Reload it."
 
 def build_dialog() -> gr.HTML:
     """Builds the confirm dialog, through which every button of a card reaches the server."""
-    return gr.HTML(DIALOG, question="", apply_default_css=False, js_on_load=DIALOG_SCRIPT, elem_id="dialog-block")
+    return gr.HTML(
+        DIALOG, question="", answered="", apply_default_css=False, js_on_load=DIALOG_SCRIPT, elem_id="dialog-block"
+    )
 
 
 @contextmanager
@@ -191,6 +196,12 @@ def act(manager: "Manager", action: object, model_id: object) -> str | None:
         except InsufficientMemory as short:
             return load_anyway_question(manager.record(number).name, number, short.message, _room(manager, number))
     return None
+
+
+def answered(question: str | None = None) -> Any:
+    """What tells the page that a pressed button has had its effect, and what must be decided first, if anything."""
+    asked = {"question": question} if question else {}
+    return gr.HTML(answered=str(time.time_ns()), **asked)
 
 
 def _checked_id(model_id: object) -> int:

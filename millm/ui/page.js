@@ -66,7 +66,9 @@
     const { act: action, model, question, body, ok, also, alsoAct } = button.dataset;
     const danger = button.classList.contains('is-danger');
     const answer = question ? await window.millm.ask({ title: question, body, ok, also, danger }) : 'ok';
-    if (answer) window.millm.act(answer === 'also' ? alsoAct : action, Number(model));
+    if (!answer) return;
+    button.setAttribute('aria-busy', 'true');
+    window.millm.act(answer === 'also' ? alsoAct : action, Number(model));
   };
 
   // Filled in by their blocks: ask({title, body, ok, also, danger}) -> Promise of "ok", "also" or "",
@@ -82,7 +84,7 @@
   document.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (!button) return;
-    if (button.dataset.act) act(button);
+    if (button.dataset.act && !button.ariaBusy) act(button);
     if (button.dataset.pick) pick(button);
     if (button.dataset.tab) openTab(button.dataset.tab);
     if (button.dataset.copy) copy(button);

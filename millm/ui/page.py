@@ -92,10 +92,10 @@ class Live:
         if action != "verify":
             question = actions.act(self._manager, action, model)
             *filters, stamp = shown
-            yield (gr.HTML(question=question) if question else gr.skip(), *self.draw(*filters, stamp=stamp))
+            yield (actions.answered(question), *self.draw(*filters, stamp=stamp))
             return
-        for _ in actions.verify(self._manager, model):
-            yield (gr.skip(), *UNCHANGED)  # the timer draws the progress
+        for place, _ in enumerate(actions.verify(self._manager, model)):
+            yield (gr.skip() if place else actions.answered(), *UNCHANGED)  # the timer draws the progress
 
     def _bar_and_stamp(self) -> tuple[str, str]:
         version, bar = self._manager.version, self._bar()

@@ -1,8 +1,10 @@
 """The Models tab in a real browser: order, storage, details, settings, and what a load shows on its way."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -196,19 +198,31 @@ def test_a_load_shows_whom_it_waits_for_its_steps_and_ends_when_cancelled(
 
 
 def test_too_little_memory_is_shown_before_it_is_forced(
-    tmp_path: Path,
-    browser: Browser,
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = make_manager(tmp_path, free_memory=1000)
     add(manager, "tiny")
+    weighed, asked, begin = threading.Event(), list[int](), manager.load
+
+    def slow(model_id: int, **how: Any) -> Any:
+        asked.append(model_id)
+        weighed.wait(30)
+        return begin(model_id, **how)
+
+    monkeypatch.setattr(manager, "load", slow)
     with serving(mount(create_app(manager, GuardPolicy()), manager)) as address:
         page = browser.new_page(viewport=PHONE)
         page.goto(address)
         open_tab(page, "models")
         page.locator("#load-btn-1").click()
+        expect(page.locator("#load-btn-1")).to_have_attribute("aria-busy", "true")
+        page.locator("#load-btn-1").press("Enter")
+        weighed.set()
         dialog = page.locator("#confirm-dialog")
         expect(dialog).to_contain_text("Warning: Model requires", timeout=SOON)
         expect(dialog.locator(".mi-room")).to_contain_text("Does not fit")
+        expect(page.locator("#load-btn-1")).not_to_have_attribute("aria-busy", "true")
+        assert asked == [1], "a button that is busy does nothing"
         assert page.evaluate(FIT)
         page.get_by_role("button", name="Load anyway").click()
         expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
