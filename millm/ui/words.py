@@ -1,5 +1,7 @@
 """How things read on screen: sizes, speeds, times, states. Plain text; whoever builds HTML escapes it."""
 
+from urllib.parse import urlsplit
+
 from millm.events import Event, Stage
 from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
 
@@ -45,6 +47,7 @@ SOURCE = {
     Source.LOCAL: "Local path",
     Source.URL: "URL",
     Source.OLLAMA: "Ollama",
+    Source.REMOTE: "Server",
 }
 
 ORIGIN = {
@@ -52,6 +55,7 @@ ORIGIN = {
     Source.LOCAL: "Path",
     Source.URL: "Address",
     Source.OLLAMA: "Ollama model",
+    Source.REMOTE: "Model at the server",
 }
 
 QUANTIZATION_NOTE = {
@@ -130,6 +134,8 @@ def facts(record: ModelRecord) -> str:
     parts = [f"{record.params} params"] if record.params else []
     if record.source is Source.OLLAMA:
         parts.append("served by Ollama")
+    elif record.source is Source.REMOTE:
+        parts.append(f"served by {urlsplit(record.url or '').netloc}")
     elif record.model_type in SERVED:
         parts.append(quantization(record))
     else:
@@ -193,6 +199,8 @@ def freed(record: ModelRecord, count: int) -> str:
         return "Only the entry in miLLM goes. The files stay where they are."
     if record.source is Source.OLLAMA:
         return "Ollama keeps its copy unless you remove it there too."
+    if record.source is Source.REMOTE:
+        return "Only the entry in miLLM goes. The server keeps the model."
     if count == 0:
         return "Only the entry goes. There are no files of it on disk."
     return f"This frees {size(count)} on disk. You would have to download the model again."
