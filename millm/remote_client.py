@@ -3,52 +3,38 @@
 import asyncio
 import json
 import re
-import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
 from millm.errors import InvalidRequest, InvalidUrl, MiLLMError, RemoteUnavailable
 from millm.loops import attend, in_own_loop
-from millm.public_hosts import require_public
+from millm.remote_http import open_http
 
 if TYPE_CHECKING:  # importing it takes half a second, so it waits for its first use
-    import ssl
-
     import openai
 
 T = TypeVar("T")
 Failed = Callable[[int, str], MiLLMError]
 """The error for what a server says itself: with which HTTP status, in which words."""
 
-CONNECT_S = 5.0
 LIST_S = 8.0  # for the list of models
 MOST_LISTED = 4 * 1024**2  # bytes of that list
 LONGEST_NAME = 500  # characters of a model's name
 MOST_SAID = 500  # characters of a server's words that are passed on
-UNKNOWN_ROUTE = (404, 405, 501)
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NO_LIST = (404, 405, 500, 501)  # transformers serve: 500 without a cache of its own
 ENDINGS = re.compile(r"(/v1)?(/(chat/)?completions|/embeddings|/models)?/*$")
 HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 PATH = re.compile(r"[A-Za-z0-9._~/@:+-]*")
 KEY = re.compile(r"[\x21-\x7e]{1,500}")
-OWN_HEADERS = ("host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent")
 KEY_WAY = (
     "Give it as the server key: on the page, or as server_key over the API. It is kept in memory only, so it is "
     "needed again after a restart."
-)
-PRIVATE_WAY = " Whoever runs miLLM can name such servers in MILLM_PRIVATE_SERVERS."
-# A peer that is gone without a word is noticed after a minute, where the system lets one say so.
-ALIVE = (
-    ("SO_KEEPALIVE", socket.SOL_SOCKET, 1),
-    ("TCP_KEEPIDLE", socket.IPPROTO_TCP, 20),
-    ("TCP_KEEPINTVL", socket.IPPROTO_TCP, 10),
-    ("TCP_KEEPCNT", socket.IPPROTO_TCP, 4),
 )
 
 
@@ -97,15 +83,20 @@ class Servers:
         """
         host = urlsplit(address).hostname or ""
         known = _checked(key) if key else self._keys.get(address)
-        return RemoteClient(address, known, self._public_only and host not in self._allowed)
+        return RemoteClient(address, known, self._tls, self._public_only and host not in self._allowed)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return httpx2.create_ssl_context()  # takes 40 ms, so it is made once
 
 
 class RemoteClient:
-    """The official client for the server at `address`, asked from any thread. public_only: see `_PublicOnly`."""
+    """The official client for the server at `address`, asked from any thread. public_only: see `open_http`."""
 
-    def __init__(self, address: str, key: str | None, public_only: bool = False) -> None:
+    def __init__(self, address: str, key: str | None, tls: ssl.SSLContext, public_only: bool) -> None:
         self._address = address
         self._key = key
+        self._tls = tls
         self._public_only = public_only
         self.who = f"The server at {urlsplit(address).netloc}"
 
@@ -122,7 +113,7 @@ class RemoteClient:
             async with self._client() as client:
                 return await work(client)
 
-        with self._translated(failed):
+        with self._reached(), self._understood(failed):
             return in_own_loop(run())
 
     def names(self, check: Callable[[], None] = lambda: None, seconds: float = LIST_S) -> tuple[str, ...] | None:
@@ -130,29 +121,29 @@ class RemoteClient:
 
         `check` is called while it is silent; what that raises ends the question. Raises what `run` raises.
         """
-        found: list[tuple[str, ...] | None] = []
+        found: list[list[tuple[str, ...] | None]] = []
 
-        async def ask(client: "openai.AsyncOpenAI") -> AsyncIterator[tuple[str, ...] | None]:
-            async with asyncio.timeout(seconds):
-                yield await self._listed(client)
+        async def ask() -> AsyncIterator[list[tuple[str, ...] | None]]:
+            async with asyncio.timeout(seconds), self._http() as http:
+                yield [await self._listed(http)]
 
-        self.run(lambda client: attend(ask(client), found.append, check), self._refused)
-        return found[-1]
+        with self._reached():
+            in_own_loop(attend(ask(), found.append, check))
+        return found[-1][0]
 
-    async def _listed(self, client: "openai.AsyncOpenAI") -> tuple[str, ...] | None:
-        import openai
-
+    async def _listed(self, http: httpx2.AsyncClient) -> tuple[str, ...] | None:
         told = bytearray()
-        try:
-            async with client.models.with_streaming_response.list() as response:
-                async for block in response.iter_bytes():
-                    told += block
-                    if len(told) > MOST_LISTED:
-                        raise self.strange()
-        except openai.APIStatusError as error:
-            if error.status_code in UNKNOWN_ROUTE:
+        async with http.stream("GET", f"{self._address}/models") as response:
+            if response.status_code in NO_LIST:
                 return None
-            raise
+            async for block in response.aiter_bytes():
+                told += block
+                if len(told) > MOST_LISTED:
+                    raise self.strange()
+        if response.status_code != 200:
+            raise self._refusal(response.status_code) or RemoteUnavailable(
+                f"{self.who} refuses to say which models it has (HTTP {response.status_code})."
+            )
         listed = json.loads(told)
         entries = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(entries, list):
@@ -164,65 +155,53 @@ class RemoteClient:
         """The error for an answer that is none of OpenAI's API."""
         return RemoteUnavailable(f"{self.who} does not answer as the OpenAI API does. Is this its address?")
 
-    def _refused(self, status: int, said: str) -> MiLLMError:
-        return RemoteUnavailable(f"{self.who} refuses (HTTP {status}): {said}.", status=status)
-
-    @cached_property
-    def _tls(self) -> "ssl.SSLContext":
-        return httpx2.create_ssl_context()  # takes 40 ms, so it is made once
-
     def _client(self) -> "openai.AsyncOpenAI":
         import openai
 
-        proxy = _proxy(self._address)
-        kind = _PublicOnly if self._public_only else httpx2.AsyncHTTPTransport
-        transport = kind(verify=self._tls, proxy=proxy, socket_options=_keep_alive())
-        if isinstance(transport, _PublicOnly):
-            transport.direct = proxy is None
+        http = self._http()
         return openai.AsyncOpenAI(
-            base_url=self._address,
-            api_key=self._key or "none",
-            max_retries=0,
-            http_client=httpx2.AsyncClient(
-                transport=transport,
-                timeout=httpx2.Timeout(None, connect=CONNECT_S),
-                follow_redirects=False,
-                event_hooks={"request": [self._only_ours]},
-            ),
+            base_url=self._address, api_key=self._key or "none", max_retries=0, http_client=http, timeout=http.timeout
         )
 
-    async def _only_ours(self, request: httpx2.Request) -> None:
-        """Keeps back what the client takes from the environment for OpenAI itself: organisation, project, headers."""
-        for name in {name.lower() for name in request.headers} - set(OWN_HEADERS):
-            del request.headers[name]
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+    def _http(self) -> httpx2.AsyncClient:
+        return open_http(self._address, self._key, self._tls, self._public_only)
 
     @contextmanager
-    def _translated(self, failed: Failed) -> Iterator[None]:
+    def _reached(self) -> Iterator[None]:
+        """Translates what goes wrong on the way to the server, and answers that are no JSON."""
+        try:
+            yield
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:  # a TimeoutError is an OSError
+            raise self._lost(error) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self.strange() from error
+
+    @contextmanager
+    def _understood(self, failed: Failed) -> Iterator[None]:
+        """Translates what the official client makes of answers."""
         import openai
 
         try:
             yield
         except openai.APIStatusError as error:
-            raise self._status_error(error.status_code, self._words(error), failed) from error
+            status = error.status_code
+            raise self._refusal(status) or failed(status, self._words(error)) from error
         except openai.APIConnectionError as error:
             raise self._lost(error.__cause__ or error) from error
         except openai.APIError as error:  # in the middle of a stream
             status = 400 if error.type == "invalid_request_error" or error.code == "400" else 500
             raise failed(status, self._words(error)) from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:  # a TimeoutError is an OSError
-            raise self._lost(error) from error
-        except (json.JSONDecodeError, UnicodeDecodeError, openai.OpenAIError) as error:
+        except openai.OpenAIError as error:
             raise self.strange() from error
 
-    def _status_error(self, status: int, said: str, failed: Failed) -> MiLLMError:
+    def _refusal(self, status: int) -> MiLLMError | None:
+        """The error for a status that means the same whatever was asked."""
         if status in (401, 403):
             wrong = "does not accept the key" if self._key else "asks for a key"
             return RemoteUnavailable(f"{self.who} {wrong}. {KEY_WAY}", status=status, field="server_key")
         if 300 <= status < 400:
             return RemoteUnavailable(f"{self.who} leads elsewhere (HTTP {status}). Enter the address it leads to.")
-        return failed(status, said)
+        return None
 
     def _lost(self, error: BaseException) -> MiLLMError:
         if isinstance(error, MiLLMError):
@@ -237,56 +216,12 @@ class RemoteClient:
         """What the server says itself, in one line, without the key that it may repeat."""
         body = error.body
         told = (body.get("message") or body.get("detail") or body.get("error")) if isinstance(body, dict) else body
-        said = " ".join(str(told or error.message).split())
+        status = f"HTTP {error.response.status_code}" if hasattr(error, "response") else error.message
+        said = " ".join(str(told or status).split())
         return (said.replace(self._key, "***") if self._key else said)[:MOST_SAID].rstrip(".")
-
-
-class _PublicOnly(httpx2.AsyncHTTPTransport):
-    """Connects only to hosts on the public internet, and to the very address that was checked.
-
-    direct: no proxy is in between, which would look the name up itself.
-    """
-
-    direct = True
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Sends a request. Raises `InvalidUrl` if the host is not public."""
-        host, loop = request.url.host, asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpx2.ConnectError(str(error)) from error
-        addresses = [str(entry[4][0]) for entry in found]
-        require_public(host, *addresses, way=PRIVATE_WAY)
-        if not self.direct:
-            return await super().handle_async_request(request)
-        request.extensions = {**request.extensions, "sni_hostname": host}
-        for place, address in enumerate(addresses, start=1):
-            request.url = request.url.copy_with(host=address)
-            try:
-                return await super().handle_async_request(request)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                if place == len(addresses):
-                    raise
-        raise httpx2.ConnectError(f"no address of {host}")
 
 
 def _checked(key: str) -> str:
     if not KEY.fullmatch(key.strip()):
         raise InvalidRequest("A server key has letters, digits and signs, without blanks.", field="server_key")
     return key.strip()
-
-
-def _keep_alive() -> list[tuple[int, int, int]]:
-    return [(level, getattr(socket, name), value) for name, level, value in ALIVE if hasattr(socket, name)]
-
-
-def _proxy(address: str) -> str | None:
-    """The proxy that the environment names for an address; never one for this machine itself."""
-    parts = urlsplit(address)
-    if parts.hostname in LOOPBACK or proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 AGAIN = "See which models it has, and add the one you want on the Download tab."
 PATIENCE_S = 5.0  # for the sign of life that `health` waits for in the background
-MOST_NAMED = 20
 
 
 def open_remote(
     record: ModelRecord, options: LoadOptions, report: Report, servers: Servers, every_s: float = EVERY_S
 ) -> Engine:
-    """Makes sure that a server answers and has the model; see `Opener`. every_s: see `Pulse`.
+    """Makes sure that a server answers; see `Opener`. every_s: see `Pulse`.
 
     Raises:
-        LoadFailed: it does not have the model, or the settings ask for what only the server decides.
+        LoadFailed: the settings ask for what only the server decides.
         RemoteUnavailable: it does not answer, or wants another key.
     """
     engine = RemoteEngine(servers, str(record.url), str(record.repo_id), every_s)
@@ -41,6 +40,8 @@ def open_remote(
         )
     loading = Event(Stage.LOADING_WEIGHTS)
     report(loading)
+    import openai  # noqa: F401  (takes half a second: better now than in the first answer)
+
     engine.look(lambda: report(loading))
     report(Event(Stage.WARMING_UP, 100.0))
     return engine
@@ -54,6 +55,7 @@ class RemoteEngine(RelayEngine):
         self._servers = servers
         self._address = address
         self._name = name
+        self._listed = False
         self._pulse = Pulse(partial(self.look, seconds=PATIENCE_S), every_s)
 
     @property
@@ -62,17 +64,18 @@ class RemoteEngine(RelayEngine):
         return self._pulse.read()
 
     def look(self, check: Callable[[], None], seconds: float | None = None) -> None:
-        """Asks the server for a sign of life, and whether it has the model still; `check` is called meanwhile.
+        """Asks the server for a sign of life; `check` is called meanwhile.
 
         Raises:
-            LoadFailed: it does not have it.
+            LoadFailed: it has listed the model before, and lists it no longer.
             RemoteUnavailable: it does not answer, within `seconds`, or wants another key.
         """
         client = self._servers.client(self._address)
         names = client.names(check) if seconds is None else client.names(check, seconds)
-        if names is not None and self._name not in names:
-            has = f" It has: {', '.join(names[:MOST_NAMED])}." if names else ""
-            raise errors.LoadFailed(f"{client.who} no longer has the model '{self._name}'.{has}")
+        listed = names is not None and self._name in names
+        if self._listed and not listed:
+            raise errors.LoadFailed(f"{client.who} no longer has the model '{self._name}'. {AGAIN}")
+        self._listed = listed
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
         """Answers; see `Engine.chat`. Of what is asked for, the server may refuse anything.

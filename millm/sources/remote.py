@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from millm.errors import InvalidRequest, RepoNotFound
+from millm.errors import InvalidRequest
 from millm.events import Event, Report, Stage
 from millm.records import SERVED
 from millm.remote_client import LONGEST_NAME, Servers, server_address
@@ -24,7 +24,6 @@ class Remote:
         Raises:
             InvalidUrl: the address is malformed, or not on the public internet where only such may be asked.
             InvalidRequest: the server has several models and none is named, or its models serve another purpose.
-            RepoNotFound: it does not have the one that is named.
             RemoteUnavailable: it does not answer within 10 s, or wants another key.
         """
         if origin.model_type not in SERVED:
@@ -38,7 +37,10 @@ class Remote:
             title=name,
             suggested_name=name.rstrip("/").rpartition("/")[2],
             files=(),
-            warnings=(f"{client.who} runs this model itself; nothing is downloaded.", _described(client.who, names)),
+            warnings=(
+                f"{client.who} runs this model itself; nothing is downloaded.",
+                _described(client.who, name, names),
+            ),
         )
 
     def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:  # noqa: ARG002
@@ -57,10 +59,8 @@ def _chosen(who: str, wanted: str, names: tuple[str, ...] | None) -> str:
         raise InvalidRequest(f"The name of a model has at most {LONGEST_NAME} characters.", field="repo_id")
     if names is None and not wanted:
         raise InvalidRequest(f"{who} does not say which models it has. Name one.", field="repo_id")
-    if names is None or wanted in names:
+    if names is None or wanted:
         return wanted
-    if wanted:
-        raise RepoNotFound(f"Model not found: {who} has no '{wanted}'. {_listed(names)}", field="repo_id")
     if len(names) == 1:
         return names[0]
     raise InvalidRequest(f"{who} has {len(names)} models. Name one. {_listed(names)}", field="repo_id")
@@ -73,5 +73,12 @@ def _listed(names: tuple[str, ...]) -> str:
     return f"It has: {', '.join(names[:MOST_NAMED])}{more}."
 
 
-def _described(who: str, names: tuple[str, ...] | None) -> str:
-    return f"{who} does not say which models it has." if names is None else _listed(names)
+def _described(who: str, name: str, names: tuple[str, ...] | None) -> str:
+    """Which models there are. A name that is not listed may be right: some servers list only a part."""
+    if names is None:
+        return f"{who} does not say which models it has."
+    return (
+        _listed(names)
+        if name in names
+        else f"Its list does not name '{name}', so it may not have it. {_listed(names)}"
+    )
