@@ -38,7 +38,7 @@ def test_an_address_ends_in_v1(text: str, address: str) -> None:
     ("text", "message"),
     [
         *[(text, "Enter one like") for text in ("gpu-box:8000", "", "ftp://box", "http://", "http://box:99999", "http://ä")],
-        *[(text, "Enter one like") for text in ("http://box/a b", "http://box\\@evil/", "http://[::1", "http://-box")],
+        *[(text, "Enter one like") for text in ("http://box/a b", "http://box\\evil/", "http://[::1", "http://-box")],
         *[(text, "'\\?' or '#'") for text in ("http://box/v1?key=x", "http://box/#", "http://box/?")],
         *[(f"http://{user}@box/v1", "key as the server key") for user in ("me", f"me:{KEY}", "")],
     ],

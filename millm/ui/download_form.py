@@ -105,8 +105,8 @@ class Form:
         """The parts that `switch` shows and hides, in its order."""
         return [
             self.repo, self.path, self.url, self.checksum, self.ollama, self.quantization, self.token, self.trust,
-            self.revision, self.model_type, self.more, self.token_way, self.trust_way, self.download,
-            self.server, self.server_model, self.server_key,
+            self.revision, self.model_type, self.more, self.token_way, self.trust_way, self.server, self.server_model,
+            self.server_key, self.download,
         ]  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def switch(source: str, model_type: str, token: str, trust: bool) -> tuple[Any, 
         gr.Accordion(visible=not ollama),
         gr.Button(visible=hub and not token),
         gr.Button(visible=runs_code and not trust),
-        gr.Button("Add" if local or server else "Download"),
         *(gr.Textbox(visible=server) for _ in range(3)),
+        gr.Button("Add" if local or server else "Download"),
     )
 
 

@@ -35,9 +35,7 @@ def test_the_only_model_need_not_be_named(server: RemoteServer) -> None:
 
 def test_one_of_several_must_be_named(server: RemoteServer) -> None:
     server.models = [f"m{number}" for number in range(25)]
-    with pytest.raises(
-        InvalidRequest, match=r"has 25 models. Name one. It has: m0, m1, .*m19, and 5 more\."
-    ) as caught:
+    with pytest.raises(InvalidRequest, match=r"has 25 models. Name one. .*: m0, m1, .*m19, and 5 more\.") as caught:
         plan(server)
     assert caught.value.details["field"] == "repo_id"
     assert "m20" not in caught.value.message
