@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 from millm.events import Event, Stage
-from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import ELSEWHERE, SERVED, ModelRecord, ModelType, Quantization, Source, Status
 
 STATUS = {
     Status.AVAILABLE: "Available",
@@ -132,10 +132,8 @@ def type_of_model(kind: ModelType) -> str:
 def facts(record: ModelRecord) -> str:
     """The line under a model's name: "2.5B params • FP16 quantization • 1.8 GB memory"."""
     parts = [f"{record.params} params"] if record.params else []
-    if record.source is Source.OLLAMA:
-        parts.append("served by Ollama")
-    elif record.source is Source.REMOTE:
-        parts.append(f"served by {urlsplit(record.url or '').netloc}")
+    if record.source in ELSEWHERE:
+        parts.append(served_by(record))
     elif record.model_type in SERVED:
         parts.append(quantization(record))
     else:
@@ -143,6 +141,12 @@ def facts(record: ModelRecord) -> str:
     if record.estimated_memory_mb:
         parts.append(f"{size_of_mb(record.estimated_memory_mb)} memory")
     return " • ".join(parts)
+
+
+def served_by(record: ModelRecord) -> str:
+    """Who runs a model that does not run here: "served by Ollama", "served by gpu-box:8000"."""
+    server = urlsplit(record.url or "").netloc if record.source is Source.REMOTE else SOURCE[record.source]
+    return f"served by {server}"
 
 
 def quantization(record: ModelRecord) -> str:
