@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # importing it takes half a second, so it waits for its first
     import openai
 
 T = TypeVar("T")
-Failed = Callable[[int, str], MiLLMError]
-"""The error for what a server says itself: with which HTTP status, in which words."""
+Failed = Callable[[int, str, str], MiLLMError]
+"""The error for what a server says itself: with which HTTP status, in which words, with which code ("" for none)."""
 
 LIST_S = 8.0  # for the list of models
 MOST_LISTED = 4 * 1024**2  # bytes of that list
@@ -185,12 +185,12 @@ class RemoteClient:
             yield
         except openai.APIStatusError as error:
             status = error.status_code
-            raise self._refusal(status) or failed(status, self._words(error)) from error
+            raise self._refusal(status) or failed(status, self._words(error), str(error.code or "")) from error
         except openai.APIConnectionError as error:
             raise self._lost(error.__cause__ or error) from error
         except openai.APIError as error:  # in the middle of a stream
             status = 400 if error.type == "invalid_request_error" or error.code == "400" else 500
-            raise failed(status, self._words(error)) from error
+            raise failed(status, self._words(error), str(error.code or "")) from error
         except openai.OpenAIError as error:
             raise self.strange() from error
 

@@ -46,7 +46,7 @@ def go_everywhere(listener: Listener, server: RemoteServer) -> None:
             server.refusals["/v1/chat/completions"] = (status, {"error": {"message": f"not with {said}!"}})
         for stream in (False, True):
             listener.client.http.post("/v1/chat/completions", json={**asked, "stream": stream}).read()
-    for question in QUESTIONS:
+    for question in (each for each in QUESTIONS if "/hub/" not in each):
         assert listener.client.http.get(question).status_code == 200, question
 
 

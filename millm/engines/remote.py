@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import openai
 
 AGAIN = "See which models it has, and add the one you want on the Download tab."
+TOO_LONG = "context_length_exceeded"  # as OpenAI calls it
 PATIENCE_S = 5.0  # for the sign of life that `health` waits for in the background
 
 
@@ -166,10 +167,12 @@ class RemoteEngine(RelayEngine):
             self._pulse.doubt()
             raise
 
-    def _refused(self, kind: str, status: int, said: str) -> errors.MiLLMError:
+    def _refused(self, kind: str, status: int, said: str, code: str) -> errors.MiLLMError:
         if kind == "embed" and status in (404, 405, 501) and self._name not in said:
             return errors.UnsupportedModel(f"{self._who} makes no embeddings with '{self._name}': {said}.")
         field = "input" if kind == "embed" else None
+        if code == TOO_LONG:
+            return errors.ContextLengthExceeded(f"{self._who} refuses the request: {said}.", **({"field": field} if field else {}))
         return refusal(self._who, self._name, status, said, errors.RemoteUnavailable, AGAIN, field)
 
     def _plain(self, answer: Any) -> Json:
