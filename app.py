@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from millm.events import Report
     from millm.manager import Manager
     from millm.records import ModelRecord
+    from millm.remote_client import Servers
 
 log = logging.getLogger("millm")
 
@@ -131,9 +132,11 @@ def make_manager(settings: Settings) -> "Manager":
     from millm.quantizing import quantize
     from millm.records import Source
     from millm.registry import Registry
+    from millm.remote_client import Servers
     from millm.sources.huggingface import HuggingFace
     from millm.sources.local import Local
     from millm.sources.ollama import Ollama
+    from millm.sources.remote import Remote
     from millm.sources.url import Url
     from millm.store import Store
 
@@ -145,6 +148,7 @@ def make_manager(settings: Settings) -> "Manager":
     except OSError as error:
         raise StartupError(f"Cannot use the cache directory {store.root}: {error}.") from error
     hub = HuggingFace(settings.hf_endpoint)
+    servers = Servers(settings.loopback, settings.private_servers)
     return Manager(
         registry,
         store,
@@ -153,8 +157,9 @@ def make_manager(settings: Settings) -> "Manager":
             Source.LOCAL: Local(),
             Source.URL: Url(allow_private=settings.loopback),
             Source.OLLAMA: Ollama(settings.ollama_host),
+            Source.REMOTE: Remote(servers),
         },
-        opener=partial(open_model, ollama_host=settings.ollama_host),
+        opener=partial(open_model, ollama_host=settings.ollama_host, servers=servers),
         devices=list_devices,
         token=settings.hf_token,
         hub=hub.endpoint,
@@ -170,12 +175,18 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def open_model(record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str) -> "Engine":
+def open_model(
+    record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str, servers: "Servers"
+) -> "Engine":
     """The opener of the manager. torch is imported when the first model is opened, or in the background before."""
     if record.source == "ollama":
         from millm.engines.ollama import open_ollama
 
         return open_ollama(record, options, report, ollama_host)
+    if record.source == "remote":
+        from millm.engines.remote import open_remote
+
+        return open_remote(record, options, report, servers)
     from millm.engines.loader import open_model as open_with_torch
 
     return open_with_torch(record, options, report)

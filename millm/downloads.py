@@ -20,9 +20,9 @@ from millm.jobs import Job, Lane
 from millm.meta import describe_folder, staging_name
 from millm.planning import NO_ERROR, origin_of
 from millm.reconcile import refresh
-from millm.records import ModelRecord, Source, Status
+from millm.records import ELSEWHERE, ModelRecord, Source, Status
 from millm.registry import Registry
-from millm.sources.base import Fetcher, Keeper, Plan
+from millm.sources.base import Fetcher, Keeper, KeyTaker, Plan
 from millm.sources.journal import kept_bytes, note_whole
 from millm.store import Store
 from millm.verification import verify_folder
@@ -141,6 +141,17 @@ class Downloads:
         """Removes what an unfinished download of a record left on disk."""
         self._store.drop_staging(staging_name(record))
 
+    def give_key(self, record: ModelRecord, key: str) -> None:
+        """Tells the source of a record the key of its server; it is kept in memory only.
+
+        Raises:
+            InvalidRequest: it needs none, or this can be none.
+        """
+        source = self._fetchers.get(record.source)
+        if not isinstance(source, KeyTaker):
+            raise InvalidRequest(f"'{record.name}' runs at no server that takes a key.", field="server_key")
+        source.give_key(str(record.url), key)
+
     def delete(self, record: ModelRecord, everywhere: bool) -> None:
         """Removes a record and its files. everywhere: also those that the source keeps itself.
 
@@ -204,7 +215,7 @@ class Downloads:
         return self._registry.update(record.id, cache_path=str(link), status=Status.READY, **NO_ERROR)
 
     def _check_space(self, plan: Plan, record: ModelRecord, kept: int) -> None:
-        if plan.origin.source is not Source.OLLAMA:  # whose server keeps the files
+        if plan.origin.source not in ELSEWHERE:
             copy = self._converter.copy_bytes(plan, record.quantization)
             self._store.check_space(plan.peak_bytes + copy - kept)
 
@@ -224,7 +235,7 @@ class Downloads:
         folder = self._store.staging(staging_name(record))
         convert = is_converted(plan, record.quantization)
         fetched = in_part(job.report, 0, FETCHED) if convert else job.report
-        self._fetchers[record.source].fetch(plan, token or self._token, folder, fetched)
+        self._fetchers[record.source].fetch(plan, self._inquiry.token_for(record.source, token), folder, fetched)
         became = Converted(folder, record.quantization)
         if convert:
             became = self._converter.convert(job, record, folder, in_part(job.report, FETCHED, 100.0, total))

@@ -39,11 +39,15 @@ class Inquiry:
         """
         fetcher = self._fetchers[origin.source]
         try:
-            return self._ask(lambda: fetcher.plan(origin, token or self._token), check)
+            return self._ask(lambda: fetcher.plan(origin, self.token_for(origin.source, token)), check)
         except InvalidToken as error:
             if token is None and self._token:
                 raise InvalidToken(f"{error.message} It is the one in HF_TOKEN.", **error.details) from error
             raise
+
+    def token_for(self, source: Source, token: str | None) -> str | None:
+        """The token to show a source: what a request brought, else for the hub, and no other host, the one set."""
+        return token or (self._token if source is Source.HUGGINGFACE else None)
 
     def _ask(self, question: Callable[[], T], check: Callable[[], None]) -> T:
         asking = self._plans.submit(lambda _: question())
@@ -60,7 +64,7 @@ class Inquiry:
         if not isinstance(source, HeaderReader) or plan.refusal or plan.format != "safetensors":
             return None
         try:
-            return self._ask(lambda: source.tensors(plan, token or self._token), check)
+            return self._ask(lambda: source.tensors(plan, self.token_for(plan.origin.source, token)), check)
         except MiLLMError as error:
             log.info("no headers of '%s': %s", plan.title, error.message)
             return None

@@ -12,6 +12,7 @@ QUIET = (
     "httpcore",
     "httpcore2",
     "aiohttp",
+    "openai",
     "uvicorn.access",
 )
 NOISY = ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops")  # warn at every load and request
@@ -54,7 +55,7 @@ class JsonFormatter(logging.Formatter):
 def set_up_logging(level: str, style: str) -> None:
     """Sends every log message to standard error. Called once, by `app.py`.
 
-    HTTP libraries log whole addresses, which may carry signatures, so they are heard only when something is wrong.
+    HTTP libraries log whole addresses, which may carry signatures, and what is asked of other servers, so they are heard only when something is wrong.
     """
     out = logging.StreamHandler(sys.stderr)
     console = ConsoleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")

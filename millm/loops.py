@@ -45,6 +45,7 @@ def in_own_loop(work: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(work)
     finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())  # what a client left half read
         loop.close()
 
 

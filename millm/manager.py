@@ -193,6 +193,14 @@ class Manager(Orders):
         """
         return self._order(model_id, lambda record: self._downloads.begin_again(record, Status.ERROR, token))
 
+    def give_key(self, model_id: int, key: str) -> None:
+        """Tells miLLM the key of the server that runs a model; it counts at once and is kept in memory only.
+
+        Raises:
+            InvalidRequest: the model runs at no server that takes a key, or this can be none.
+        """
+        self._downloads.give_key(self._registry.get(model_id), key)
+
     def cancel(self, model_id: int) -> None:
         """Stops the job that runs on a model and waits until it has cleaned up.
 
@@ -202,7 +210,7 @@ class Manager(Orders):
         self._activity.cancel(self._registry.get(model_id))
 
     def delete(self, model_id: int, everywhere: bool = False) -> None:
-        """Removes a model's files and its record; of a local or an Ollama model the record only.
+        """Removes a model's files and its record; of one that a directory or a server keeps the record only.
 
         everywhere: an Ollama model is removed from Ollama too. Raises `ModelBusy` or `ModelIsLoaded`.
         """

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from millm.contexts import context_steps, longest_context
+from millm.contexts import DEFAULT_CONTEXT, context_steps, longest_context
 from millm.devices import Device
 from millm.errors import InsufficientMemory, InvalidRequest, UnsupportedModel
 from millm.estimate import EXACT, Estimate, Estimator
 from millm.generation import check_generation
 from millm.records import (
+    ELSEWHERE,
     NAME,
     ModelRecord,
     ModelType,
@@ -27,6 +28,8 @@ from millm.views import Fit, Preview, Sizes
 
 TIGHT = 0.85  # share of the free memory from which on a model just fits
 NO_ERROR = {"error_code": None, "error_message": None}
+NOTHING_HERE = Estimate(0, 0, 0, 0, DEFAULT_CONTEXT, EXACT)
+"""What a model takes here that another server runs."""
 
 
 def preview_plan(
@@ -44,23 +47,27 @@ def preview_plan(
     reclaimable: bytes that unloading the present model would free. wait: see `Estimator.estimate`.
     """
     memory_free = sum(device.free for device in devices) + reclaimable
-    elsewhere = plan.origin.source in (Source.LOCAL, Source.OLLAMA)
+    elsewhere = plan.origin.source in ELSEWHERE | {Source.LOCAL}
     download, peak = (0, 0) if elsewhere else (plan.total_bytes, plan.peak_bytes)
     longest = longest_context(plan.config)
     steps = context_steps(longest) if longest else ()
     gpu = on_gpu(devices)
     sizes = {}
     for quantization in dict.fromkeys(form_of(plan, asked) for asked in quantizations):
-        memory = estimator.estimate(
-            plan.config,
-            quantization,
-            param_count=_half_precision_count(plan.origin.source, plan.param_count),
-            weight_file_bytes=weight_bytes(plan),
-            on_gpu=gpu,
-            context_length=context_length,
-            memory_free=memory_free,
-            tensors=plan.tensors,
-            wait=wait,
+        memory = (
+            NOTHING_HERE
+            if plan.origin.source is Source.REMOTE
+            else estimator.estimate(
+                plan.config,
+                quantization,
+                param_count=_half_precision_count(plan.origin.source, plan.param_count),
+                weight_file_bytes=weight_bytes(plan),
+                on_gpu=gpu,
+                context_length=context_length,
+                memory_free=memory_free,
+                tensors=plan.tensors,
+                wait=wait,
+            )
         )
         wait = wait and memory.provenance == EXACT  # what was no use for one form is none for the others
         kept, most = download, peak
@@ -90,10 +97,10 @@ def quantized_as(plan: Plan) -> str | None:
 def form_of(plan: Plan, asked: Quantization) -> Quantization:
     """The form that a plan's files will have: what was asked for, unless they are taken as they are.
 
-    That are directories and Ollama's models, the models of other programs, and what is quantized already.
+    That are directories, the models of servers, the models of other programs, and what is quantized already.
     """
     origin = plan.origin
-    if origin.source in (Source.LOCAL, Source.OLLAMA) or origin.model_type is not ModelType.LLM:
+    if origin.source in ELSEWHERE | {Source.LOCAL} or origin.model_type is not ModelType.LLM:
         return Quantization.FP16
     return stored_form(plan.config) or asked
 
@@ -196,6 +203,8 @@ def estimate_record(
 
     memory_free: bytes to work `most_context` out for.
     """
+    if record.source is Source.REMOTE:
+        return NOTHING_HERE
     return estimator.estimate(
         record.config,
         record.quantization,
@@ -243,7 +252,7 @@ def weight_bytes(plan: Plan) -> int:
 
 
 def _half_precision_count(source: Source, count: int | None) -> int | None:
-    return None if source is Source.OLLAMA else count  # whose copies are quantized
+    return None if source in ELSEWHERE else count  # whose copies are quantized
 
 
 def on_gpu(devices: tuple[Device, ...]) -> bool:

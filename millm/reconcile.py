@@ -7,7 +7,7 @@ from typing import Any
 from millm.errors import DownloadFailed, InvalidLocalPath
 from millm.meta import staging_name
 from millm.planning import NO_ERROR, facts_of, origin_of
-from millm.records import ModelRecord, Source, Status
+from millm.records import ELSEWHERE, ModelRecord, Source, Status
 from millm.registry import Registry
 from millm.sources.base import Fetcher
 from millm.sources.journal import kept_bytes
@@ -37,7 +37,7 @@ def reconcile(registry: Registry, store: Store, local: Fetcher | None) -> None:
                 refresh(registry, local, record)
             except InvalidLocalPath as error:
                 log.warning("'%s': %s", record.name, error.message)
-        elif record.status is Status.READY and record.source is not Source.OLLAMA and not store.holds(record):
+        elif record.status is Status.READY and record.source not in ELSEWHERE and not store.holds(record):
             registry.update(record.id, status=Status.ERROR, error_code=DownloadFailed.code, error_message=GONE)
     interrupted = [record for record in registry.all() if record.status is Status.ERROR]
     store.sweep({staging_name(record) for record in interrupted})

@@ -32,6 +32,11 @@ class Source(StrEnum):
     LOCAL = "local"
     URL = "url"
     OLLAMA = "ollama"
+    REMOTE = "remote"
+
+
+ELSEWHERE = frozenset({Source.OLLAMA, Source.REMOTE})
+"""The sources whose servers keep and run their models themselves: nothing of them lies in the cache directory."""
 
 
 class Quantization(StrEnum):
@@ -84,7 +89,8 @@ class ModelRecord:
     `original_size_mb`: of the half-precision files that a quantized copy was made from. `fingerprint`: of a linked
     directory as it was last read. `warning`: a sentence that stays true of the model. `quality`: how it read a text
     beside another form of the same model (`comparison.py`). `built_in`: it ships with the program. `license`: as its
-    repository names it, "apache-2.0".
+    repository names it, "apache-2.0". Of source `remote`, `url` is the server's address and `repo_id` the model's
+    name there.
     """
 
     id: int = 0

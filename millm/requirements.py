@@ -10,7 +10,7 @@ from millm.engines.architectures import architecture_name, is_language_model, ne
 from millm.errors import InsufficientDisk, InsufficientMemory
 from millm.estimate import Estimate, Estimator
 from millm.planning import check_memory, estimate_record
-from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source
+from millm.records import ELSEWHERE, SERVED, ModelRecord, ModelType, Quantization, Source
 
 PACKAGES = {
     ModelType.LLM: ("torch", "transformers", "accelerate"),
@@ -81,8 +81,8 @@ def requirements_of(
 
 def packages_for(record: ModelRecord) -> tuple[str, ...]:
     """The Python packages that a program needs to use a recorded model."""
-    if record.source is Source.OLLAMA:
-        return ("ollama",)
+    if record.source in ELSEWHERE:
+        return ("ollama",) if record.source is Source.OLLAMA else ("openai",)
     quantized = record.model_type in SERVED and record.quantization is not Quantization.FP16
     return PACKAGES[record.model_type] + (("bitsandbytes",) if quantized else ())
 
@@ -145,7 +145,7 @@ def _shortages(needed: Requirements, devices: tuple[Device, ...], disk_free: int
 def _kind_warnings(record: ModelRecord, known: Container[str]) -> Iterator[str]:
     if record.model_type not in SERVED:
         yield f"A model of type '{record.model_type}' is kept for other programs; it cannot be loaded here."
-    elif record.source is not Source.OLLAMA and record.model_type is ModelType.LLM:
+    elif record.source not in ELSEWHERE and record.model_type is ModelType.LLM:
         yield from config_warnings(record.config, record.trust_remote_code, known)
 
 

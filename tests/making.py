@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import struct
 import threading
 from collections.abc import Callable
@@ -16,6 +17,13 @@ from millm.sources.http import Limits
 
 FAST = Limits(segment=64 * 1024, backoff=(0.01, 0.02, 0.04), connect=2, stall=2, tick=0.02)
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64}
+
+
+def nowhere() -> str:
+    """An address on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def content(size: int) -> bytes:

@@ -59,7 +59,7 @@ def test_what_a_request_leaves_open_is_filled_in() -> None:
     request = completed(ChatRequest(HELLO, unsaid=ALL), SETTINGS)
     assert request.sampling == Sampling(temperature=0.3, top_k=40, max_tokens=99, clip=True)
     assert request.messages == (Message("system", "Be brief."), *HELLO)
-    assert request.unsaid == frozenset()
+    assert request.unsaid == ALL - {"temperature", "top_k", "max_tokens"}, "what is nobody's wish"
 
 
 def test_what_a_request_says_wins() -> None:
@@ -77,4 +77,4 @@ def test_a_plain_text_gets_no_system_prompt() -> None:
 
 def test_without_defaults_a_request_stays_as_it_is() -> None:
     request = ChatRequest(HELLO, sampling=Sampling(seed=1), unsaid=ALL)
-    assert completed(request, {}) == ChatRequest(HELLO, sampling=Sampling(seed=1))
+    assert completed(request, {}) == request

@@ -50,6 +50,7 @@ def test_what_is_on_disk_is_not_needed_again() -> None:
         ({"model_type": ModelType.IMAGE_GEN}, PACKAGES[ModelType.IMAGE_GEN]),
         ({"model_type": ModelType.IMAGE_GEN, "quantization": Quantization.Q4}, PACKAGES[ModelType.IMAGE_GEN]),
         ({"source": Source.OLLAMA, "quantization": Quantization.Q4}, ("ollama",)),
+        ({"source": Source.REMOTE}, ("openai",)),
     ],
 )
 def test_packages_follow_from_type_source_and_quantization(changes, packages: tuple[str, ...]) -> None:

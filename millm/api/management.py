@@ -71,11 +71,11 @@ def list_models(manager: TheManager, chosen: Annotated[RecordFilter, Query()]) -
 
 @models.post("", summary="Register a model and download it", **_starts_job(examples.DOWNLOADING))
 def download_model(manager: TheManager, body: DownloadBody) -> Response:
-    """Starts a download. A local model is only linked, and is ready at once."""
+    """Starts a download. A local model is only linked, and is ready at once. Of a server's nothing is brought."""
     record = manager.download(
         body.origin(),
         quantization=body.quantization,
-        token=body.hf_token,
+        token=body.token,
         name=body.custom_name,
         start=body.start,
     )
@@ -91,7 +91,7 @@ def add_guide(manager: TheManager) -> Response:
 @models.post("/preview", summary="See what a model would bring and cost", **_says(PreviewInfo, examples.PREVIEW))
 def preview_model(manager: TheManager, body: PreviewBody) -> Response:
     """Asks the source what would be downloaded, without moving weights. Takes up to 10 s."""
-    return success(preview_json(manager.plan(body.origin(), body.hf_token, body.context_length)))
+    return success(preview_json(manager.plan(body.origin(), body.token, body.context_length)))
 
 
 @models.get("/storage", summary="See where the disk goes", **_says(StorageState, examples.STORAGE))
@@ -135,13 +135,13 @@ def delete_model(manager: TheManager, model_id: int, everywhere: bool = False) -
 @jobs.post("/{model_id:int}/download", summary="Download a registered model", **_starts_job(examples.DOWNLOADING))
 def start_download(manager: TheManager, model_id: int, body: TokenBody | None = None) -> Response:
     """Starts the download of a model that is `available`."""
-    return success(manager.start(model_id, body.hf_token if body else None).to_dict(), 202)
+    return success(manager.start(model_id, body.token if body else None).to_dict(), 202)
 
 
 @jobs.post("/{model_id:int}/retry", summary="Download again after an error", **_starts_job(examples.DOWNLOADING))
 def retry_download(manager: TheManager, model_id: int, body: TokenBody | None = None) -> Response:
     """Starts a failed download again, at the same commit."""
-    return success(manager.retry(model_id, body.hf_token if body else None).to_dict(), 202)
+    return success(manager.retry(model_id, body.token if body else None).to_dict(), 202)
 
 
 @jobs.post("/{model_id:int}/cancel", summary="Cancel what runs on a model", **_says(None, None, 202))
@@ -155,8 +155,7 @@ def cancel_job(manager: TheManager, model_id: int) -> Response:
 @jobs.post("/{model_id:int}/load", summary="Load a model", **_starts_job(examples.LOADING))
 def load_model(manager: TheManager, model_id: int, body: LoadBody | None = None) -> Response:
     """Brings a model into memory, in place of the present one."""
-    force, context_length = (body.force, body.context_length) if body else (False, None)
-    return success(manager.load(model_id, force, context_length).to_dict(), 202)
+    return success(manager.load(model_id, *_load_options(manager, model_id, body)).to_dict(), 202)
 
 
 @jobs.post("/{model_id:int}/unload", summary="Unload a model", **_starts_job(examples.READY))
@@ -168,8 +167,7 @@ def unload_model(manager: TheManager, model_id: int) -> Response:
 @jobs.post("/{model_id:int}/switch", summary="Load in place of the present one", **_starts_job(examples.LOADING))
 def switch_model(manager: TheManager, model_id: int, body: LoadBody | None = None) -> Response:
     """Like load, but if it fails the model that was loaded before comes back."""
-    force, context_length = (body.force, body.context_length) if body else (False, None)
-    return success(manager.switch(model_id, force, context_length).to_dict(), 202)
+    return success(manager.switch(model_id, *_load_options(manager, model_id, body)).to_dict(), 202)
 
 
 @jobs.post("/{model_id:int}/reload", summary="Load a model anew with its settings", **_starts_job(examples.LOADING))
@@ -218,6 +216,15 @@ def show_compatibility(manager: TheManager, model_id: int) -> Response:
     found = manager.compatibility(model_id)
     needs = _needs(found.requirements)
     return success({"fits": found.fits, "warnings": list(found.warnings), "requirements": needs})
+
+
+def _load_options(manager: TheManager, model_id: int, body: LoadBody | None) -> tuple[bool, int | None]:
+    """Whether to force a load, and its context length; a key that came with it is told to the manager."""
+    if body is None:
+        return False, None
+    if body.server_key:
+        manager.give_key(model_id, body.server_key)
+    return body.force, body.context_length
 
 
 def _needs(needed: Requirements) -> dict[str, Any]:

@@ -13,14 +13,26 @@ from millm.sources.base import Origin
 
 T = TypeVar("T")
 REPO = "google/gemma-2-2b"
+REPO_ID = (
+    "source huggingface: owner/name, or its address; source remote: the model's name at the server, if it has several"
+)
+URL = "source url: the address of a weights file or archive; source remote: the server's address, up to /v1"
 
 # source -> the field that names the model, and the fields that mean nothing for it
 SOURCE_FIELDS: dict[Source, tuple[str, tuple[str, ...]]] = {
-    Source.HUGGINGFACE: ("repo_id", ("local_path", "url", "ollama_name", "checksum")),
-    Source.LOCAL: ("local_path", ("repo_id", "url", "ollama_name", "checksum", "revision", "hf_token")),
-    Source.URL: ("url", ("repo_id", "local_path", "ollama_name", "revision", "hf_token")),
-    Source.OLLAMA: ("ollama_name", ("repo_id", "local_path", "url", "checksum", "revision", "hf_token")),
+    Source.HUGGINGFACE: ("repo_id", ("local_path", "url", "ollama_name", "checksum", "server_key")),
+    Source.LOCAL: (
+        "local_path",
+        ("repo_id", "url", "ollama_name", "checksum", "revision", "hf_token", "server_key"),
+    ),
+    Source.URL: ("url", ("repo_id", "local_path", "ollama_name", "revision", "hf_token", "server_key")),
+    Source.OLLAMA: (
+        "ollama_name",
+        ("repo_id", "local_path", "url", "checksum", "revision", "hf_token", "server_key"),
+    ),
+    Source.REMOTE: ("url", ("local_path", "ollama_name", "checksum", "revision", "hf_token")),
 }
+SERVER_KEY = "source remote: the server's key; kept in memory only, never written anywhere"
 SETTINGS = (
     "`context_length`, `adapter` and `fast_cpu` hold from the next load on; `system_prompt` and `generation` "
     "(`temperature`, `top_p`, `top_k`, `min_p`, `max_tokens`, `repetition_penalty`) at once, for every request under "
@@ -47,14 +59,15 @@ class OriginBody(_Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"repo_id": REPO}]})
 
     source: Annotated[Source, Lax] = Field(Source.HUGGINGFACE, description="where the model comes from")
-    repo_id: str | None = Field(None, max_length=500, description="source huggingface: owner/name, or its address")
+    repo_id: str | None = Field(None, max_length=500, description=REPO_ID)
     local_path: str | None = Field(None, max_length=4096, description="source local: an absolute path")
-    url: str | None = Field(None, max_length=4096, description="source url: the address of a weights file or archive")
+    url: str | None = Field(None, max_length=4096, description=URL)
     ollama_name: str | None = Field(None, max_length=255, description="source ollama: name:tag")
     checksum: str | None = Field(None, max_length=80, description="source url: sha256:<hex> or md5:<hex>")
     revision: str | None = Field(None, max_length=255, description="branch, tag or commit; else the default branch")
     trust_remote_code: bool = Field(False, description="allow loading to run Python code from the repository")
     hf_token: str | None = Field(None, max_length=500, description="for gated repositories; never written anywhere")
+    server_key: str | None = Field(None, max_length=500, description=SERVER_KEY)
     model_type: Annotated[ModelType, Lax] = Field(ModelType.LLM, description="what the model is for")
 
     @model_validator(mode="after")
@@ -68,6 +81,11 @@ class OriginBody(_Strict):
                     "conflict", f"it means nothing for source '{self.source}'", {"param": other}
                 )
         return self
+
+    @property
+    def token(self) -> str | None:
+        """What the source asks for before it lets anybody in."""
+        return self.hf_token or self.server_key
 
     def origin(self) -> Origin:
         """The origin that is meant."""
@@ -97,6 +115,7 @@ class DownloadBody(OriginBody):
             "examples": [
                 {"repo_id": REPO, "quantization": "FP16"},
                 {"source": "local", "local_path": "/models/my-model", "custom_name": "my-model"},
+                {"source": "remote", "url": "http://gpu-box:8000/v1", "repo_id": "Qwen/Qwen3-32B"},
             ]
         }
     )
@@ -110,6 +129,12 @@ class TokenBody(_Strict):
     """What starting a download again may need."""
 
     hf_token: str | None = Field(None, max_length=500, description="for gated repositories; never written anywhere")
+    server_key: str | None = Field(None, max_length=500, description=SERVER_KEY)
+
+    @property
+    def token(self) -> str | None:
+        """What the source asks for before it lets anybody in."""
+        return self.hf_token or self.server_key
 
 
 class LoadBody(_Strict):
@@ -119,6 +144,7 @@ class LoadBody(_Strict):
 
     force: bool = Field(False, description="go on where memory seems short")
     context_length: int | None = Field(None, ge=1, description="tokens; else what the model was made for")
+    server_key: str | None = Field(None, max_length=500, description=SERVER_KEY)
 
 
 class QualityBody(_Strict):

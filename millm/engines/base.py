@@ -63,7 +63,7 @@ class ChatRequest:
     tools: what the model may call, as OpenAI's API describes it. tool_choice: auto, none, required, or the name of
     the one that must be called. parallel: whether several calls may come at once. parsed: whether reasoning and calls
     are told apart from the answer; otherwise they stand in its text as the model wrote them. unsaid: the fields of
-    `sampling` that the asker left open; the model's settings fill them in before an engine sees the request.
+    `sampling` that the asker left open, and, once an engine sees the request, the model's settings too.
     """
 
     messages: tuple[Message, ...] = ()

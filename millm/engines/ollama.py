@@ -5,11 +5,11 @@ import json
 import logging
 from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm import errors
-from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions
+from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions, Usage
+from millm.engines.relay import Answers, Piece, RelayEngine, check_asked, refusal, waited_for
 from millm.events import Event, Report, Stage
 from millm.loops import attend
 from millm.ollama_client import CONNECT_S, OllamaClient
@@ -55,22 +55,20 @@ def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host:
     return OllamaEngine(server, sizes[-1])
 
 
-class OllamaEngine:
+class OllamaEngine(RelayEngine):
     """A model in an Ollama server. It is an `Engine`; the server decides how many answers it makes at once.
 
     memory_bytes: what the server says that the model takes, 0 if it does not say.
     """
 
-    batching = True  # Ollama sees to that itself
     health = WELL
 
     def __init__(self, server: "_Server", memory_bytes: int) -> None:
-        self.memory_bytes = memory_bytes
+        super().__init__(memory_bytes)
         self._server = server
-        self._closed = False
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
-        """Answers; see `Engine.chat`. A model's reasoning comes before its answer, between think tags.
+        """Answers; see `Engine.chat`. Where reasoning is not told apart it comes first, between think tags.
 
         Raises:
             ModelNotLoaded: the engine was closed.
@@ -78,32 +76,31 @@ class OllamaEngine:
             QueueFull: the server has too many requests waiting.
             OllamaUnavailable: the server does not answer, or broke off.
         """
-        if self._closed:
-            raise errors.ModelNotLoaded("The model was unloaded.")
+        self._check_open()
         _check(request)
-        answer, server = _Answer(report), self._server
-        server.run(lambda client: attend(server.answer(client, request), answer.hear, answer.tick), _answer_error)
-        return answer.completion()
+        answers, parts, server = Answers(report, request.parsed), list[Any](), self._server
 
-    def rows(self) -> None:
-        """The server does not say how many answers it makes."""
+        def hear(part: "Part") -> None:
+            parts[:] = [part]
+            answers.hear(_piece(part))
+
+        server.run(lambda client: attend(server.answer(client, request), hear, answers.tick), _answer_error)
+        if not answers.ended:
+            raise errors.OllamaUnavailable("Ollama broke off in the middle of the answer.")
+        return answers.completion(*_counts(parts[-1]))
 
     def embed(self, request: EmbedRequest, report: Report) -> Embeddings:
         """Embeds; see `Engine.embed`. Raises what `chat` raises, and for tokens `InvalidRequest`."""
-        if self._closed:
-            raise errors.ModelNotLoaded("The model was unloaded.")
+        self._check_open()
         if not all(isinstance(text, str) for text in request.inputs):
             raise errors.InvalidRequest("A model in Ollama cannot be asked for tokens to be embedded.", field="input")
-        found: list[ollama.EmbedResponse] = []
-
-        def tick() -> None:
-            report(Event(Stage.READING_PROMPT))
-
-        tick()
         server = self._server
-        server.run(lambda client: attend(server.embed(client, request), found.append, tick), _embed_error)
-        vectors = tuple(array("f", vector) for vector in found[-1].embeddings)
-        return Embeddings(vectors, found[-1].prompt_eval_count or 0)
+
+        def ask(hear: "Callable[[ollama.EmbedResponse], None]", tick: Callable[[], None]) -> None:
+            server.run(lambda client: attend(server.embed(client, request), hear, tick), _embed_error)
+
+        found = waited_for(ask, report)
+        return Embeddings(tuple(array("f", vector) for vector in found.embeddings), found.prompt_eval_count or 0)
 
     def close(self) -> None:
         """Has the server give the memory back."""
@@ -194,79 +191,32 @@ class _Server:
             log.warning("'%s' may still be in Ollama's memory: %s", self._name, error.message)
 
 
-class _Answer:
-    """An answer as its pieces come in."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._asked_at = perf_counter()
-        self._first_at = 0.0
-        self._text: list[str] = []
-        self._count = 0
-        self._thinking = False
-        self._last: Part | None = None
-
-    def hear(self, part: "Part") -> None:
-        """Takes in one piece and reports its text."""
-        self._last = part
-        thought, said = _texts(part)
-        if not (thought or said):
-            return
-        self._first_at = self._first_at or perf_counter()
-        self._count += 1
-        text = self._tagged(thought, said)
-        self._text.append(text)
-        self._report(Event(Stage.GENERATING, text=text, tokens=self._count))
-
-    def tick(self) -> None:
-        """Reports in a silence, so that a cancel is heard."""
-        self._report(Event(Stage.GENERATING if self._count else Stage.READING_PROMPT, tokens=self._count))
-
-    def completion(self) -> Completion:
-        """The whole answer. Raises OllamaUnavailable if the server broke off before the end."""
-        last = self._last
-        if last is None or not last.done:
-            raise errors.OllamaUnavailable("Ollama broke off in the middle of the answer.")
-        count, nanoseconds = last.eval_count or self._count, last.eval_duration or 0
-        return Completion(
-            text="".join(self._text),
-            finish_reason="length" if last.done_reason == "length" else "stop",
-            prompt_tokens=last.prompt_eval_count or 0,
-            completion_tokens=count,
-            first_token_s=(self._first_at or perf_counter()) - self._asked_at,
-            tokens_per_s=count * 1e9 / nanoseconds if nanoseconds else 0.0,
-        )
-
-    def _tagged(self, thought: str, said: str) -> str:
-        """The text of a piece, with the tags that other models put around their reasoning themselves."""
-        opening = "<think>" if thought and not self._thinking else ""
-        self._thinking = self._thinking or bool(thought)
-        closing = "</think>" if said and self._thinking else ""
-        self._thinking = self._thinking and not said
-        return opening + thought + closing + said
-
-
 def _check(request: ChatRequest) -> None:
     """Raises `InvalidRequest` if there is nothing to answer, or something is asked for that Ollama does not do."""
-    if not any(request.prompts or request.messages):
-        raise errors.InvalidRequest("There is nothing to answer: the prompt or conversation is empty.")
     sampling = request.sampling
-    beyond = {
+    beyond: dict[str, object] = {
         "more than one answer": sampling.count > 1 or len(request.prompts) > 1,
         "a prompt of token numbers": any(not isinstance(prompt, str) for prompt in request.prompts),
         "logit_bias": sampling.logit_bias,
         "logprobs": sampling.logprobs is not None,
         "tools": request.tools,
     }
-    if asked := [name for name, wanted in beyond.items() if wanted]:
-        raise errors.InvalidRequest(f"A model in Ollama cannot be asked for {' and '.join(asked)}.")
+    check_asked(request, "in Ollama", beyond)
 
 
-def _texts(part: "Part") -> tuple[str, str]:
+def _piece(part: "Part") -> Piece:
     """What a piece holds of the reasoning and of the answer."""
-    if hasattr(part, "message"):
-        return part.message.thinking or "", part.message.content or ""
-    return part.thinking or "", part.response or ""
+    said = part.message if hasattr(part, "message") else part
+    text = said.content if hasattr(said, "content") else said.response
+    reason = ("length" if part.done_reason == "length" else "stop") if part.done else ""
+    return Piece(text or "", said.thinking or "", reason=reason)
+
+
+def _counts(last: "Part") -> tuple[Usage | None, float | None]:
+    """What the server says of an answer at its end: tokens, and how many a second; None where it does not say."""
+    count, nanoseconds = last.eval_count, last.eval_duration
+    usage = None if count is None else Usage(last.prompt_eval_count or 0, 0, count)
+    return usage, count * 1e9 / nanoseconds if count and nanoseconds else None
 
 
 def _load_error(name: str, status: int, said: str) -> errors.MiLLMError:
@@ -277,17 +227,9 @@ def _load_error(name: str, status: int, said: str) -> errors.MiLLMError:
     return errors.LoadFailed(f"Ollama could not load '{name}': {said}.")
 
 
-def _answer_error(name: str, status: int, said: str) -> errors.MiLLMError:
-    if status == 404:
-        return errors.ModelNotFound(f"Ollama no longer has the model '{name}'. Download it again.")
-    if status == 400:
-        return errors.InvalidRequest(f"Ollama refuses the request: {said}.")
-    if status == 503:
-        return errors.QueueFull("Too many requests are waiting in Ollama. Try again shortly.")
-    return errors.OllamaUnavailable(f"Ollama could not answer: {said}.")
+def _answer_error(name: str, status: int, said: str, field: str | None = None) -> errors.MiLLMError:
+    return refusal("Ollama", name, status, said, errors.OllamaUnavailable, "Download it again.", field)
 
 
 def _embed_error(name: str, status: int, said: str) -> errors.MiLLMError:
-    if "context length" in said:
-        return errors.ContextLengthExceeded(f"Ollama refuses the request: {said}.", field="input")
-    return _answer_error(name, status, said)
+    return _answer_error(name, status, said, "input")

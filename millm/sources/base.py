@@ -18,9 +18,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
 class Origin:
     """Where a model is asked to come from.
 
-    repo_id: "owner/name" on the hub, or "name:tag" in Ollama. revision: a branch, tag or commit; None means the
-    default branch. path: for source `local`. url, checksum ("sha256:<hex>" or "md5:<hex>"): for source `url`.
-    model_type: what the model is for, which says which files belong to it.
+    repo_id: "owner/name" on the hub, "name:tag" in Ollama, or a model's name at a server. revision: a branch, tag or
+    commit; None means the default branch. path: for source `local`. url: for source `url`, or a server's address.
+    checksum ("sha256:<hex>" or "md5:<hex>"): for source `url`. model_type: what the model is for, which says which
+    files belong to it.
     """
 
     source: Source
@@ -154,4 +155,13 @@ class Keeper(Protocol):
 
     def delete(self, name: str) -> None:
         """Removes the files there. Raises `MiLLMError` if the source refuses or cannot be reached."""
+        ...
+
+
+@runtime_checkable
+class KeyTaker(Protocol):
+    """A source whose servers may ask for a key."""
+
+    def give_key(self, address: str, key: str) -> None:
+        """Remembers the key of a server, in memory only. Raises `InvalidRequest` for what can be none."""
         ...

@@ -4,7 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from millm.events import Event, Stage
-from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import ELSEWHERE, SERVED, ModelRecord, ModelType, Quantization, Source, Status
 from millm.ui import words
 from millm.ui.icons import icon
 from millm.ui.quality_table import summary
@@ -58,6 +58,8 @@ def delete_button(record: ModelRecord, frees: int) -> str:
     if record.source is Source.OLLAMA:
         also = {"data_also": "Remove from Ollama too", "data_also_act": "delete-everywhere"}
         ways = {"data_ok": "Remove from the list", **also}
+    elif record.source is Source.REMOTE:
+        ways = {"data_ok": "Remove from the list"}
     return button(
         "delete",
         record,
@@ -145,7 +147,7 @@ def _choose_button(record: ModelRecord, kind: str, **extra: str) -> str:
 
 def verify_button(record: ModelRecord) -> str:
     """Checks the files again; only of models whose files miLLM itself brought and keeps."""
-    if record.cache_path is None or record.source in (Source.LOCAL, Source.OLLAMA):
+    if record.cache_path is None or record.source in ELSEWHERE | {Source.LOCAL}:
         return ""
     return button("verify", record, "Verify", "shield", "is-quiet")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from millm.details import FileOnDisk
 from millm.events import Event
-from millm.records import SERVED, ModelRecord, Source
+from millm.records import ELSEWHERE, SERVED, ModelRecord, Source
 from millm.ui import words
 from millm.ui.cards import compare_button, kept, note, progress, verify_button
 from millm.ui.icons import icon
@@ -33,7 +33,7 @@ def details_sheet(record: ModelRecord, details: "Details", event: Event | None =
 
 
 def _weighs(record: ModelRecord) -> bool:
-    return record.model_type in SERVED and record.source is not Source.OLLAMA
+    return record.model_type in SERVED and record.source not in ELSEWHERE
 
 
 def _state(record: ModelRecord, event: Event | None) -> str:
@@ -76,7 +76,7 @@ def _dimensions(record: ModelRecord) -> dict[str, str]:
         "Architecture": escape(record.architecture or ""),
         **{name: f"{count:,}" if count else "" for name, count in counts.items()},
         "Context": f"{record.context_length:,} tokens" if record.context_length else "",
-        "Weights": "" if record.source is Source.OLLAMA else words.quantization(record),
+        "Weights": "" if record.source in ELSEWHERE else words.quantization(record),
         "Its own code": "runs when it is loaded" if record.trust_remote_code else "",
     }
 
@@ -86,6 +86,7 @@ def _origin(record: ModelRecord, details: "Details") -> dict[str, str]:
     return {
         "Source": words.SOURCE[record.source],
         words.ORIGIN[record.source]: _copied(words.origin(record), words.ORIGIN[record.source]),
+        "Server": _copied(record.url, "Server") if record.source is Source.REMOTE else "",
         "Revision": _copied(record.revision, "Revision", SHORT),
         "Licence": escape(record.license or ""),
         "Name": _copied(record.name, "Name"),

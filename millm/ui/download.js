@@ -3,8 +3,10 @@
 (() => {
   const LOOK_MS = 600;
   const WEIGH_MS = 400;
-  const PLACES = { huggingface: 'repo-input', local: 'path-input', url: 'url-input', ollama: 'ollama-input' };
-  const WATCHED = [...Object.values(PLACES), 'token-input', 'revision-input', 'checksum-input'];
+  const PLACES = { huggingface: 'repo-input', local: 'path-input', url: 'url-input', ollama: 'ollama-input',
+    remote: 'remote-input' };
+  const WATCHED = [...Object.values(PLACES), 'token-input', 'revision-input', 'checksum-input', 'remote-model',
+    'remote-key'];
   const whole = (pattern) => new RegExp(`^(?:${pattern})$`);
   const part = '[A-Za-z0-9_][A-Za-z0-9._-]*';
   const REPO = whole('[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+');
@@ -18,6 +20,8 @@
     'path-input': [(text) => /^(\/|[A-Za-z]:[\\/])./.test(text), 'Write the whole path, from the root on: /home/me/models/my-model.'],
     'url-input': [(text) => /^https?:\/\/[^/\s]+\/\S+$/.test(text), 'An address starts with https:// or http:// and names a file.'],
     'ollama-input': [(text) => OLLAMA.test(text) && text.length <= 200, 'Write it as Ollama does: name or name:tag.'],
+    'remote-input': [(text) => /^https?:\/\/[^/\s@?#]+(\/[^\s@?#]*)?$/i.test(text),
+      'Write the address as http://gpu-box:8000/v1. A key goes into its own field.'],
     'name-input': [(text) => NAME.test(text), 'Letters, digits, "-", "_" and "." only.'],
     'checksum-input': [(text) => CHECKSUM.test(text.toLowerCase()), 'Write sha256: and 64, or md5: and 32 hexadecimal digits.'],
   };
@@ -81,7 +85,7 @@
     const id = event.target.closest?.('.mi-panel .block[id]')?.id;
     if (!id || !document.getElementById('preview-card')) return;
     if (id in RULES && !problem(id)) say(id, '');
-    if (['token-input', 'revision-input'].includes(id)) say(id, '');
+    if (['token-input', 'revision-input', 'remote-model', 'remote-key'].includes(id)) say(id, '');
     if (WATCHED.includes(id)) lookSoon();
   };
   document.addEventListener('input', typed);

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from millm.records import SERVED, ModelType, Quantization, Source
+from millm.records import ELSEWHERE, SERVED, ModelType, Quantization, Source
 from millm.sources.base import Origin
 from millm.ui import words
+from millm.ui.download_fields import build_places, build_revision_and_type, build_server, build_token_and_name, way
 from millm.ui.memory_steps import form_labels
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Asked:
     ollama: str = ""
     revision: str = ""
     model_type: str = ModelType.LLM.value
+    server: str = ""
+    server_model: str = ""
+    server_key: str = ""
 
     @property
     def origin(self) -> Origin:
@@ -43,6 +47,9 @@ class Asked:
                 return Origin(source, path=self.path.strip(), **common)
             case Source.URL:
                 return Origin(source, url=self.url.strip(), checksum=self.checksum.strip() or None, **common)
+            case Source.REMOTE:
+                name = self.server_model.strip() or None
+                return Origin(source, repo_id=name, url=self.server.strip(), model_type=self.kind)
             case Source.HUGGINGFACE:
                 return Origin(source, repo_id=self.repo.strip(), revision=self.revision.strip() or None, **common)
 
@@ -50,6 +57,11 @@ class Asked:
     def kind(self) -> ModelType:
         """What the model is for; Ollama has language models only."""
         return ModelType.LLM if Source(self.source) is Source.OLLAMA else ModelType(self.model_type)
+
+    @property
+    def secret(self) -> str | None:
+        """What lets miLLM in: a server's key, or the access token of the hub; never one in place of the other."""
+        return (self.server_key.strip() if Source(self.source) is Source.REMOTE else self.token) or None
 
     @property
     def title(self) -> str:
@@ -73,6 +85,9 @@ class Form:
     ollama: gr.Textbox
     revision: gr.Textbox
     model_type: gr.Dropdown
+    server: gr.Textbox
+    server_model: gr.Textbox
+    server_key: gr.Textbox
     more: gr.Accordion
     token_way: gr.Button
     trust_way: gr.Button
@@ -90,7 +105,8 @@ class Form:
         """The parts that `switch` shows and hides, in its order."""
         return [
             self.repo, self.path, self.url, self.checksum, self.ollama, self.quantization, self.token, self.trust,
-            self.revision, self.model_type, self.more, self.token_way, self.trust_way, self.download,
+            self.revision, self.model_type, self.more, self.token_way, self.trust_way, self.server, self.server_model,
+            self.server_key, self.download,
         ]  # fmt: skip
 
 
@@ -100,9 +116,9 @@ def switch(source: str, model_type: str, token: str, trust: bool) -> tuple[Any, 
     What few models need, a token and trust in their code, is open only where it is filled in; a button opens it.
     """
     chosen = Source(source)
-    hub, local, url, ollama = (chosen is kind for kind in words.SOURCE)
+    hub, local, url, ollama, server = (chosen is kind for kind in words.SOURCE)
     served = ModelType(model_type) in SERVED
-    runs_code = served and not ollama
+    runs_code = served and chosen not in ELSEWHERE
     return (
         gr.Textbox(visible=hub),
         gr.Textbox(visible=local),
@@ -117,7 +133,8 @@ def switch(source: str, model_type: str, token: str, trust: bool) -> tuple[Any, 
         gr.Accordion(visible=not ollama),
         gr.Button(visible=hub and not token),
         gr.Button(visible=runs_code and not trust),
-        gr.Button("Add" if local else "Download"),
+        *(gr.Textbox(visible=server) for _ in range(3)),
+        gr.Button("Add" if local or server else "Download"),
     )
 
 
@@ -146,7 +163,9 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
         elem_id="source-select",
         elem_classes="mi-segments",
     )
-    repo, path, url, checksum, ollama = _build_places()
+    repo, path, url, checksum, ollama = build_places()
+    with gr.Row(elem_classes="mi-pair"):
+        server, server_model, server_key = build_server()
     quantization = gr.Radio(
         form_labels(None, quantizations),
         value=quantizations[0].value,
@@ -156,7 +175,7 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
         elem_classes="mi-segments mi-forms",
     )
     with gr.Row(elem_classes="mi-pair"):
-        token, name = _build_token_and_name()
+        token, name = build_token_and_name()
     trust = gr.Checkbox(
         label="Trust remote code",
         info="Warning: loading the model then runs Python code of its author on this computer.",
@@ -164,98 +183,15 @@ def build_form(quantizations: tuple[Quantization, ...]) -> Form:
         visible=False,
     )
     with gr.Row(elem_classes="mi-ways"):
-        token_way = _way("I have an access token", "token-way")
-        trust_way = _way("The model needs code of its own", "trust-way")
+        token_way = way("I have an access token", "token-way")
+        trust_way = way("The model needs code of its own", "trust-way")
     with gr.Accordion("More options", open=False, elem_id="more-options") as more, gr.Row(elem_classes="mi-pair"):
-        revision, model_type = _build_revision_and_type()
+        revision, model_type = build_revision_and_type()
     with gr.Row(elem_classes="mi-buttons"):
         preview = gr.Button("Preview", elem_id="preview-btn", min_width=120)
         download = gr.Button("Download", variant="primary", elem_id="download-btn", min_width=120, scale=2)
         stop = gr.Button("Cancel", visible="hidden", elem_id="lookup-cancel-btn", min_width=120)
     return Form(
         source, repo, path, quantization, token, name, trust, url, checksum, ollama, revision, model_type,
-        more, token_way, trust_way, preview, download, stop,
+        server, server_model, server_key, more, token_way, trust_way, preview, download, stop,
     )  # fmt: skip
-
-
-def _build_places() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox, gr.Textbox, gr.Textbox]:
-    repo = _line(
-        "Repository ID",
-        "Paste owner/name or the address of the model's page.",
-        "e.g., google/gemma-2-2b",
-        elem_id="repo-input",
-    )
-    path = _line(
-        "Local path",
-        "A folder with config.json and weights. Its files stay where they are.",
-        "e.g., /home/me/models/my-model",
-        elem_id="path-input",
-        visible=False,
-    )
-    url = _line(
-        "URL",
-        "A weights file, or a .zip or .tar.gz of a model's folder.",
-        "e.g., https://example.com/model.safetensors",
-        elem_id="url-input",
-        visible=False,
-    )
-    checksum = _line(
-        "Checksum",
-        "Checked before anything is stored.",
-        "sha256:… or md5:…, optional",
-        elem_id="checksum-input",
-        visible=False,
-    )
-    ollama = _line(
-        "Ollama model",
-        "Pulled and run by the Ollama server on this computer.",
-        "e.g., llama3:8b",
-        elem_id="ollama-input",
-        visible=False,
-    )
-    return repo, path, url, checksum, ollama
-
-
-def _build_token_and_name() -> tuple[gr.Textbox, gr.Textbox]:
-    token = _line(
-        "Access token",
-        "Only for gated or private models. Kept in memory.",
-        "hf_…",
-        elem_id="token-input",
-        type="password",
-        visible=False,
-    )
-    name = _line("Name", "What API clients ask for. Optional.", "Taken from the source", elem_id="name-input")
-    return token, name
-
-
-def _build_revision_and_type() -> tuple[gr.Textbox, gr.Dropdown]:
-    revision = _line("Revision", "Branch, tag or commit. Optional.", "e.g., main", elem_id="revision-input")
-    model_type = gr.Dropdown(
-        [(words.type_of_model(kind), kind.value) for kind in words.MODEL_TYPE],
-        value=ModelType.LLM.value,
-        label="Type",
-        info="What other than text is kept for other programs.",
-        filterable=False,
-        min_width=200,
-        elem_id="type-select",
-    )
-    return revision, model_type
-
-
-def _way(text: str, elem_id: str) -> gr.Button:
-    return gr.Button(text, variant="secondary", size="sm", elem_id=elem_id, elem_classes="mi-quiet-way", min_width=0)
-
-
-def _line(label: str, info: str, placeholder: str, **options: Any) -> gr.Textbox:
-    plain = gr.InputHTMLAttributes(autocapitalize="off", autocorrect="off", spellcheck=False, autocomplete="off")
-    return gr.Textbox(
-        "",
-        label=label,
-        info=info,
-        placeholder=placeholder,
-        max_lines=1,
-        min_width=200,
-        html_attributes=plain,
-        **options,
-    )

@@ -34,7 +34,7 @@ class DownloadTab:
 
 def build(manager: "Manager") -> DownloadTab:
     """Builds the tab and wires it."""
-    html(page_head("Download", "Get a model from HuggingFace, a folder, a web address or Ollama."))
+    html(page_head("Download", "Get a model from HuggingFace, a folder, a web address, Ollama or another server."))
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="mi-panel"):
             form = build_form(manager.quantizations)
@@ -60,7 +60,16 @@ def build(manager: "Manager") -> DownloadTab:
 
 def _wire_previews(lookups: Lookups, form: Form, preview: gr.HTML, answered: list[gr.Component]) -> None:
     # "multiple": the newest question stops the one before it, so it has to reach the server
-    lines = (form.repo, form.path, form.url, form.checksum, form.ollama, form.revision)
+    lines = (
+        form.repo,
+        form.path,
+        form.url,
+        form.checksum,
+        form.ollama,
+        form.server,
+        form.server_model,
+        form.revision,
+    )
     pressed = [form.preview.click, *(line.submit for line in lines)]
     gr.on(pressed, lookups.preview, form.inputs, answered, trigger_mode="multiple", **QUIET)
     preview.look(lookups.look, form.inputs, answered, trigger_mode="multiple", **QUIET)

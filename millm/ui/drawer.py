@@ -105,6 +105,11 @@ def save_settings(manager: "Manager", asked: Any) -> dict[str, dict[str, str]]:
 
 
 def _save(manager: "Manager", record: ModelRecord, filled: Filled, reload: bool) -> dict[str, str]:
+    if filled.key:
+        try:
+            manager.give_key(record.id, filled.key)
+        except InvalidRequest as error:
+            return {"server_key": error.message}
     try:
         if filled.changes:
             manager.update(record.id, **filled.changes)

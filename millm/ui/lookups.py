@@ -133,7 +133,7 @@ class Lookups:
 
     def _look(self, page: str, asked: Asked, pressed: bool) -> Iterator[tuple[Any, ...]]:
         yield Answer(looking(asked.title), gr.Button(interactive=False))
-        job = self._newest(page, lambda check: self._manager.plan(asked.origin, asked.token or None, check=check))
+        job = self._newest(page, lambda check: self._manager.plan(asked.origin, asked.secret, check=check))
         found = yield from self._wait(job, NOTHING)
         if self._looking.get(page) is job:
             yield self._drawn(page, found, asked, pressed)
@@ -201,7 +201,7 @@ class Lookups:
         return self._manager.download(
             asked.origin,
             quantization=Quantization(asked.quantization),
-            token=asked.token or None,
+            token=asked.secret,
             name=asked.name.strip() or None,
             check=check,
         )

@@ -14,7 +14,7 @@ from millm.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
-from millm.records import SERVED, ModelType, Source, architecture_facts, short_count
+from millm.records import ELSEWHERE, SERVED, ModelType, Source, architecture_facts, short_count
 from millm.ui import words
 from millm.ui.cards import note
 from millm.ui.costs import costs
@@ -30,6 +30,7 @@ PLACE = {
     Source.LOCAL: "path-input",
     Source.URL: "url-input",
     Source.OLLAMA: "ollama-input",
+    Source.REMOTE: "remote-input",
 }
 """The field that says where a model comes from."""
 STEPS = (
@@ -78,6 +79,10 @@ def doubt(error: MiLLMError) -> str:
 def problem_mark(error: MiLLMError, source: Source, asked: bool) -> str:
     """Tells the script under which field to say what is wrong. asked: the person pressed a button."""
     match error:
+        case MiLLMError(details={"field": "server_key"}) if source is Source.REMOTE:
+            field = "remote-key"
+        case MiLLMError(details={"field": "repo_id"}) if source is Source.REMOTE:
+            field = "remote-model"
         case InvalidRepoId() | RepoNotFound() | InvalidLocalPath() | InvalidUrl():
             field = PLACE[source]
         case RevisionNotFound():
@@ -96,7 +101,7 @@ def preview_card(preview: "Preview", kind: ModelType = ModelType.LLM) -> str:
     """What a source would bring and what it would cost here. kind: what the model is to be used for."""
     plan = preview.plan
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _rows(preview))
-    served = kind in SERVED and plan.origin.source is not Source.OLLAMA
+    served = kind in SERVED and plan.origin.source not in ELSEWHERE
     verdict, memory = (verdict_line(preview), context_slider(preview) + costs(preview)) if served else ("", "")
     talks = served and kind is ModelType.LLM
     return (
@@ -195,8 +200,8 @@ def _problems(preview: "Preview", talks: bool) -> str:
     if preview.quantized_as:
         said.append(f"The weights are quantized already ({preview.quantized_as}).")
     gated = _refusal(plan) if plan.refusal else ""
-    # what is said of an Ollama model is how things are, not what is wrong with them
-    kind = "is-plain" if plan.origin.source is Source.OLLAMA else "is-warning"
+    # what is said of a server's model is how things are, not what is wrong with them
+    kind = "is-plain" if plan.origin.source in ELSEWHERE else "is-warning"
     return gated + "".join(note(text, kind) for text in dict.fromkeys(said))
 
 

@@ -1,7 +1,7 @@
 """The form of a model's settings: drawn, and read back with a sentence for every field that is wrong."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -9,7 +9,7 @@ from millm.errors import InvalidLocalPath, InvalidRequest
 from millm.generation import GENERATION, generation_of, system_prompt_of
 from millm.loads import adapter_at
 from millm.planning import check_name
-from millm.records import SERVED, ModelRecord, ModelType, Source, is_dimension
+from millm.records import ELSEWHERE, SERVED, ModelRecord, ModelType, Source, is_dimension
 from millm.ui import words
 
 LABELS = {
@@ -23,6 +23,7 @@ LABELS = {
     "repetition_penalty": "Repetition penalty",
     "system_prompt": "System prompt",
     "adapter": "Adapter",
+    "server_key": "Server key",
 }
 HINTS = {
     "name": "What API clients call the model. Letters, digits, “-”, “_” and “.”.",
@@ -34,6 +35,7 @@ HINTS = {
     "repetition_penalty": "1 is off",
     "system_prompt": "Goes before every conversation that brings none of its own.",
     "adapter": "The full path of a folder with a LoRA or another PEFT adapter, laid over the model.",
+    "server_key": "Only where the server asks for one. Counts at once; kept in memory only, until miLLM ends.",
 }
 DEFAULTS = {"temperature": "1", "top_p": "1", "top_k": "0", "min_p": "0", "max_tokens": "", "repetition_penalty": "1"}
 STEPS = {"temperature": "0.05", "top_p": "0.01", "min_p": "0.01", "repetition_penalty": "0.01"}
@@ -45,11 +47,12 @@ Read = Callable[[str], Any]
 @dataclass(frozen=True, slots=True)
 class Filled:
     """A form that was read. changes: for `Manager.update`. faults: by field, what is wrong with it. reload: whether
-    something changed that holds from the next load on."""
+    something changed that holds from the next load on. key: of the model's server, to be kept in memory."""
 
     changes: dict[str, Any]
     faults: dict[str, str]
     reload: bool
+    key: str | None = field(default=None, repr=False)
 
 
 def settings_form(record: ModelRecord, suggested: Mapping[str, float]) -> str:
@@ -57,12 +60,14 @@ def settings_form(record: ModelRecord, suggested: Mapping[str, float]) -> str:
     values = _values(record)
     served, talks = record.model_type in SERVED, record.model_type is ModelType.LLM
     parts = [_field("name", values["name"], 'maxlength="255" required spellcheck="false"')]
-    if served:
+    if served and record.source is not Source.REMOTE:
         parts.append(_context(record, values["context_length"]))
     if talks:
         parts.append(_generation(values, suggested))
         parts.append(_area("system_prompt", values["system_prompt"]))
-    if served and record.source is not Source.OLLAMA:
+    if record.source is Source.REMOTE:
+        parts.append(_field("server_key", "", 'maxlength="500" spellcheck="false"', kind="password"))
+    if served and record.source not in ELSEWHERE:
         parts.append(_field("adapter", values["adapter"], 'spellcheck="false" placeholder="/path/to/adapter"'))
     return (
         f'<form class="mi-form" id="settings-form" data-model="{record.id}" novalidate>'
@@ -88,7 +93,7 @@ def read_form(record: ModelRecord, fields: Mapping[str, object]) -> Filled:
     renamed = {"name": read["name"]} if read.get("name", record.name) != record.name else {}
     changed = {"settings": settings} if settings != record.settings else {}
     later = any(settings.get(name) != record.settings.get(name) for name in AT_NEXT_LOAD)
-    return Filled(renamed | changed, faults, later)
+    return Filled(renamed | changed, faults, later, read.get("server_key"))
 
 
 def _merged(settings: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +143,7 @@ _READERS: Mapping[str, Read] = {
     "name": _name,
     "context_length": _tokens,
     "system_prompt": lambda text: text.encode(errors="replace").decode() or None,
+    "server_key": lambda text: text or None,
     "adapter": lambda text: str(adapter_at(text)) if text else None,
     **{name: _number(name) for name in GENERATION},
 }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from millm.records import Status
+from millm.records import ELSEWHERE, Status
 from millm.ui import words
 from millm.ui.cards import bar, newest_event
 from millm.ui.icons import icon
@@ -116,9 +116,10 @@ def _model(record: "ModelRecord | None", event: "Event | None") -> str:
     if record is None:
         return '<i class="mi-dot"></i><b id="status-bar-model">No model loaded</b>'
     kind, said = "loading" if event else "loaded", state(record, event)
+    form = escape(words.served_by(record)) if record.source in ELSEWHERE else record.quantization
     return (
         f'<i class="mi-dot is-{kind}"></i><b id="status-bar-model">{escape(record.name)}</b>'
-        f'<span class="mi-status-more">{record.quantization}</span><span class="mi-status-state">{said}</span>'
+        f'<span class="mi-status-more">{form}</span><span class="mi-status-state">{said}</span>'
     )
 
 

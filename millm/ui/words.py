@@ -1,7 +1,9 @@
 """How things read on screen: sizes, speeds, times, states. Plain text; whoever builds HTML escapes it."""
 
+from urllib.parse import urlsplit
+
 from millm.events import Event, Stage
-from millm.records import SERVED, ModelRecord, ModelType, Quantization, Source, Status
+from millm.records import ELSEWHERE, SERVED, ModelRecord, ModelType, Quantization, Source, Status
 
 STATUS = {
     Status.AVAILABLE: "Available",
@@ -45,6 +47,7 @@ SOURCE = {
     Source.LOCAL: "Local path",
     Source.URL: "URL",
     Source.OLLAMA: "Ollama",
+    Source.REMOTE: "Server",
 }
 
 ORIGIN = {
@@ -52,6 +55,7 @@ ORIGIN = {
     Source.LOCAL: "Path",
     Source.URL: "Address",
     Source.OLLAMA: "Ollama model",
+    Source.REMOTE: "Model at the server",
 }
 
 QUANTIZATION_NOTE = {
@@ -128,8 +132,8 @@ def type_of_model(kind: ModelType) -> str:
 def facts(record: ModelRecord) -> str:
     """The line under a model's name: "2.5B params • FP16 quantization • 1.8 GB memory"."""
     parts = [f"{record.params} params"] if record.params else []
-    if record.source is Source.OLLAMA:
-        parts.append("served by Ollama")
+    if record.source in ELSEWHERE:
+        parts.append(served_by(record))
     elif record.model_type in SERVED:
         parts.append(quantization(record))
     else:
@@ -137,6 +141,12 @@ def facts(record: ModelRecord) -> str:
     if record.estimated_memory_mb:
         parts.append(f"{size_of_mb(record.estimated_memory_mb)} memory")
     return " • ".join(parts)
+
+
+def served_by(record: ModelRecord) -> str:
+    """Who runs a model that does not run here: "served by Ollama", "served by gpu-box:8000"."""
+    server = urlsplit(record.url or "").netloc if record.source is Source.REMOTE else SOURCE[record.source]
+    return f"served by {server}"
 
 
 def quantization(record: ModelRecord) -> str:
@@ -193,6 +203,8 @@ def freed(record: ModelRecord, count: int) -> str:
         return "Only the entry in miLLM goes. The files stay where they are."
     if record.source is Source.OLLAMA:
         return "Ollama keeps its copy unless you remove it there too."
+    if record.source is Source.REMOTE:
+        return "Only the entry in miLLM goes. The server keeps the model."
     if count == 0:
         return "Only the entry goes. There are no files of it on disk."
     return f"This frees {size(count)} on disk. You would have to download the model again."

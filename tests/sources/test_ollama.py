@@ -1,4 +1,3 @@
-import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -6,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from making import Watcher, WebServer
+from making import Watcher, WebServer, nowhere
 from ollama_server import Fault, Model, OllamaServer
 
 from millm.errors import Cancelled, DownloadFailed, InvalidRequest, MiLLMError, OllamaUnavailable, RepoNotFound
@@ -34,13 +33,6 @@ def fetch(server: OllamaServer, folder: Path, report: Watcher | None = None, sta
     watcher, source = report or Watcher(), Ollama(server.host, stall=stall)
     source.fetch(source.plan(Origin(Source.OLLAMA, repo_id="llama3:8b"), None), None, folder, watcher)
     return watcher.events
-
-
-def nobody() -> str:
-    """An address on which nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +209,7 @@ def test_a_refusal_is_told_in_the_servers_words(server: OllamaServer, tmp_path: 
 
 
 def test_says_how_to_start_a_server_that_is_not_there(tmp_path: Path) -> None:
-    host = nobody()
+    host = nowhere()
     message = f"Ollama does not answer at {host}. Start it with `ollama serve`, or set OLLAMA_HOST."
     ollama = Ollama(host)
     fetched = Plan(Origin(Source.OLLAMA), "llama3:8b", "llama3-8b", ())
@@ -265,7 +257,7 @@ def test_an_address_that_leads_nowhere(host: str) -> None:
 
 
 def test_a_proxy_is_not_asked_for_this_machine(server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", nobody())
+    monkeypatch.setenv("HTTP_PROXY", nowhere())
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     assert Ollama(server.host).list_models() == []

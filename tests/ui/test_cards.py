@@ -73,7 +73,13 @@ def test_other_types_are_activated_one_at_a_time_of_each() -> None:
 
 @pytest.mark.parametrize(
     ("source", "there"),
-    [(Source.HUGGINGFACE, True), (Source.URL, True), (Source.LOCAL, False), (Source.OLLAMA, False)],
+    [
+        (Source.HUGGINGFACE, True),
+        (Source.URL, True),
+        (Source.LOCAL, False),
+        (Source.OLLAMA, False),
+        (Source.REMOTE, False),
+    ],
 )
 def test_files_that_miLLM_keeps_can_be_verified(source: Source, there: bool) -> None:
     record = ModelRecord(id=7, status=Status.READY, source=source, cache_path="/cache/m")
@@ -122,6 +128,13 @@ def test_an_ollama_model_can_be_removed_in_two_ways() -> None:
     assert 'data-ok="Remove from the list"' in html
     assert 'data-also="Remove from Ollama too" data-also-act="delete-everywhere"' in html
     assert "data-also" not in card(ModelRecord(id=7, name="m", status=Status.READY))
+
+
+def test_a_servers_model_can_only_be_taken_from_the_list() -> None:
+    html = card(ModelRecord(id=7, name="m", status=Status.READY, source=Source.REMOTE, url="http://<b>/v1"))
+    assert 'data-ok="Remove from the list"' in html
+    assert "data-also" not in html
+    assert "served by &lt;b&gt;" in html
 
 
 def test_progress_is_readable_for_people_and_screen_readers() -> None:

@@ -85,6 +85,10 @@ def test_memory_is_weighed_for_what_is_loaded_here() -> None:
     assert 'data-room="7"' in details_sheet(RECORD, DETAILS)
     assert "data-room" not in details_sheet(RECORD.with_(model_type=ModelType.MUSIC), DETAILS)
     assert "data-room" not in details_sheet(RECORD.with_(source=Source.OLLAMA), DETAILS)
+    remote = details_sheet(RECORD.with_(source=Source.REMOTE, url="http://box/v1"), DETAILS)
+    assert "data-room" not in remote
+    assert "<dt>Server</dt>" in remote
+    assert "http://box/v1" in remote
 
 
 def test_whatever_comes_from_outside_is_text() -> None:

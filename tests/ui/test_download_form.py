@@ -27,6 +27,9 @@ SWITCHED = (
     "more",
     "token_way",
     "trust_way",
+    "server",
+    "server_model",
+    "server_key",
 )
 MORE = "revision model_type more"
 
@@ -58,6 +61,13 @@ def test_ollama_has_language_models_only() -> None:
     assert asked("ollama", model_type="music").kind is ModelType.LLM
 
 
+def test_a_servers_key_and_the_hubs_token_are_never_taken_for_each_other() -> None:
+    assert asked("remote", server="http://box", token="hf_x", server_key=" k ").secret == "k"
+    assert asked("remote", server="http://box", token="hf_x").secret is None
+    assert asked("huggingface", repo="a/b", token="hf_x", server_key="k").secret == "hf_x"
+    assert asked("huggingface", repo="a/b", server_key="k").secret is None
+
+
 def test_the_title_is_what_was_typed() -> None:
     assert asked("url", url="https://x/m.zip").title == "https://x/m.zip"
     assert asked("ollama", ollama="llama3:8b").title == "llama3:8b"
@@ -80,6 +90,7 @@ def test_the_title_is_what_was_typed() -> None:
         ("local", "llm", "hf_x", False, "path quantization model_type more trust_way", "Add"),
         ("url", "llm", "", True, "url checksum quantization trust model_type more", "Download"),
         ("ollama", "llm", "hf_x", True, "ollama", "Download"),
+        ("remote", "llm", "hf_x", True, "model_type more server server_model server_key", "Add"),
     ],
 )
 def test_only_fields_that_apply_are_shown(

@@ -59,12 +59,21 @@ def test_only_what_a_type_obeys_is_asked_for() -> None:
     embedding = fields(settings_form(RECORD.with_(model_type=ModelType.EMBEDDING), {}))
     assert embedding == {"name", "context_length", "adapter"}
     assert "adapter" not in fields(settings_form(RECORD.with_(source=Source.OLLAMA), {}))
+    remote = fields(settings_form(RECORD.with_(source=Source.REMOTE, model_type=ModelType.EMBEDDING), {}))
+    assert remote == {"name", "server_key"}
 
 
 def test_what_its_makers_advise_can_be_filled_in() -> None:
     html = settings_form(RECORD, {"temperature": 0.6, "top_k": 20, "nonsense": 1, "top_p": 7})
     assert "Its makers advise temperature 0.6, top-k 20." in html
     assert 'data-fill data-temperature="0.6" data-top-k="20">' in html
+
+
+def test_a_server_key_is_read_apart_from_the_settings() -> None:
+    filled = read_form(RECORD.with_(source=Source.REMOTE), {"server_key": " sk-canary "})
+    assert (filled.key, filled.changes, filled.reload) == ("sk-canary", {}, False)
+    assert "sk-canary" not in repr(filled)
+    assert read_form(RECORD, {"server_key": ""}).key is None
 
 
 def test_an_unchanged_form_changes_nothing() -> None:

@@ -117,6 +117,9 @@ def test_what_is_kept_for_retry_is_said_with_numbers() -> None:
 
 def test_what_miLLM_does_not_run_itself_has_no_quantization() -> None:
     assert words.facts(ModelRecord(params="8B", source=Source.OLLAMA)) == "8B params • served by Ollama"
+    remote = ModelRecord(source=Source.REMOTE, url="http://gpu-box:8000/v1", repo_id="acme/tiny")
+    assert words.facts(remote) == "served by gpu-box:8000"
+    assert words.origin(remote) == "acme/tiny"
     assert words.facts(ModelRecord(model_type=ModelType.MUSIC)) == "Music model"
 
 
@@ -128,6 +131,7 @@ def test_the_next_step_depends_on_the_type() -> None:
 
 def test_deleting_an_ollama_model_says_that_ollama_keeps_it() -> None:
     assert "Ollama keeps its copy" in words.freed(ModelRecord(source=Source.OLLAMA), 0)
+    assert "The server keeps the model" in words.freed(ModelRecord(source=Source.REMOTE), 0)
 
 
 def test_every_state_stage_type_source_and_quantization_has_its_word() -> None:
