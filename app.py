@@ -148,7 +148,7 @@ def make_manager(settings: Settings) -> "Manager":
     except OSError as error:
         raise StartupError(f"Cannot use the cache directory {store.root}: {error}.") from error
     hub = HuggingFace(settings.hf_endpoint)
-    servers = Servers(settings.loopback, settings.private_servers)
+    servers = Servers(allow_private=not settings.spaces)  # elsewhere strangers need a key
     return Manager(
         registry,
         store,

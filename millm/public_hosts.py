@@ -7,6 +7,7 @@ from millm.errors import InvalidUrl
 PUBLIC_V6 = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
 LOW_32_BITS = 0xFFFFFFFF
+LOOPBACK_ONLY = "Addresses of private networks are fetched only by a miLLM that listens on this machine alone."
 
 
 def is_public(text: str) -> bool:
@@ -25,15 +26,11 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def require_public(host: str, *addresses: str, way: str = "") -> None:
-    """Refuses a host with an IP address that is not public. way: what the person can do about it.
+def require_public(host: str, *addresses: str, why: str = LOOPBACK_ONLY) -> None:
+    """Refuses a host with an IP address that is not public. why: only public ones are asked.
 
     Raises:
         InvalidUrl: one of its addresses is not.
     """
     if not all(map(is_public, addresses)):
-        raise InvalidUrl(
-            f"'{host}' is not on the public internet. Addresses of private networks are fetched only by a miLLM "
-            f"that listens on this machine alone.{way}",
-            host=host,
-        )
+        raise InvalidUrl(f"'{host}' is not on the public internet. {why}", host=host)

@@ -63,12 +63,11 @@ def server_address(text: str) -> str:
 class Servers:
     """The servers that may be asked, and their keys, by address; keys are in memory only. Thread-safe.
 
-    allow_private: hosts of private networks may be asked. allowed: those of them that may be asked in any case.
+    allow_private: hosts of private networks may be asked.
     """
 
-    def __init__(self, allow_private: bool, allowed: tuple[str, ...] = ()) -> None:
+    def __init__(self, allow_private: bool) -> None:
         self._public_only = not allow_private
-        self._allowed = frozenset(host.lower() for host in allowed)
         self._keys: dict[str, str] = {}
 
     def keep_key(self, address: str, key: str) -> None:
@@ -81,9 +80,8 @@ class Servers:
         Raises:
             InvalidRequest: no server can have such a key.
         """
-        host = urlsplit(address).hostname or ""
         known = _checked(key) if key else self._keys.get(address)
-        return RemoteClient(address, known, self._tls, self._public_only and host not in self._allowed)
+        return RemoteClient(address, known, self._tls, self._public_only)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

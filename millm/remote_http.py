@@ -13,7 +13,7 @@ from millm.public_hosts import require_public
 CONNECT_S = 5.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 OWN_HEADERS = ("host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent")
-PRIVATE_WAY = " Whoever runs miLLM can name such servers in MILLM_PRIVATE_SERVERS."
+PUBLIC_ONLY = "A miLLM on Hugging Face Spaces, which anybody may use, asks public servers only."
 # A peer that is gone without a word is noticed after a minute, where the system lets one say so.
 ALIVE = (
     ("SO_KEEPALIVE", socket.SOL_SOCKET, 1),
@@ -66,7 +66,7 @@ class _PublicOnly(httpx2.AsyncHTTPTransport):
         except OSError as error:
             raise httpx2.ConnectError(str(error)) from error
         addresses = [str(entry[4][0]) for entry in found]
-        require_public(host, *addresses, way=PRIVATE_WAY)
+        require_public(host, *addresses, why=PUBLIC_ONLY)
         if not self.direct:
             return await super().handle_async_request(request)
         request.extensions = {**request.extensions, "sni_hostname": host}

@@ -33,7 +33,6 @@ class Settings:
     log_format: str = "console"
     hf_endpoint: str | None = None
     ollama_host: str = "http://127.0.0.1:11434"
-    private_servers: tuple[str, ...] = ()
     spaces: bool = False
     given_by: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,7 +101,6 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         log_format=given["log_format"],
         hf_endpoint=given["hf_endpoint"] or None,
         ollama_host=given["ollama_host"],
-        private_servers=_split(given["private_servers"]),
         spaces=bool(environ.get("SPACE_ID")),
         given_by={
             **dict.fromkeys(platform, "Hugging Face Spaces"),
@@ -131,12 +129,6 @@ OPTIONS = (
     ("log-format", "LOG_FORMAT", "console", " | ".join(LOG_FORMATS)),
     ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
     ("ollama-host", "OLLAMA_HOST", "http://127.0.0.1:11434", "the Ollama server used for source ollama"),
-    (
-        "private-servers",
-        "MILLM_PRIVATE_SERVERS",
-        "",
-        "hosts of private networks to use for source remote though others can connect, separated by commas",
-    ),
 )
 DEFAULTS = {flag.replace("-", "_"): default for flag, _, default, _ in OPTIONS}
 VARIABLES = {flag.replace("-", "_"): variable for flag, variable, _, _ in OPTIONS}

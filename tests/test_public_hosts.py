@@ -22,8 +22,8 @@ def test_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-def test_one_private_address_is_enough_and_the_sentence_says_what_can_be_done() -> None:
+def test_one_private_address_is_enough_and_the_sentence_says_why() -> None:
     require_public("box", "8.8.8.8")
     with pytest.raises(InvalidUrl, match="'box' is not on the public internet.*Ask Ann.") as caught:
-        require_public("box", "8.8.8.8", "10.0.0.1", way=" Ask Ann.")
+        require_public("box", "8.8.8.8", "10.0.0.1", why="Ask Ann.")
     assert caught.value.details == {"host": "box"}
