@@ -20,7 +20,7 @@ from tinydb.table import Document, Table
 
 from millm.errors import ModelAlreadyExists, ModelNotFound
 from millm.jobs import Lane
-from millm.records import RESTING, ModelRecord, now
+from millm.records import ELSEWHERE, RESTING, ModelRecord, now
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Registry:
     def add(self, record: ModelRecord) -> ModelRecord:
         """Stores a new record under the next id and returns it.
 
-        A name that is taken gets the quantization, then a number, behind it.
+        A name that is taken gets the quantization behind it, or the source where weights are elsewhere; then a number.
 
         Raises:
             ModelAlreadyExists: the same source, revision and quantization, or the same path, is known already.
@@ -203,10 +203,10 @@ class Registry:
         taken = {known.name for known in self._records.values()}
         if record.name not in taken:
             return record.name
-        name = f"{record.name[:240]}-{record.quantization}"
-        number = 2
+        longer = f"{record.name[:240]}-{record.source if record.source in ELSEWHERE else record.quantization}"
+        name, number = longer, 2
         while name in taken:
-            name, number = f"{record.name[:240]}-{record.quantization}-{number}", number + 1
+            name, number = f"{longer}-{number}", number + 1
         return name
 
 

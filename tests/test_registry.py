@@ -83,6 +83,20 @@ def test_the_same_model_twice_is_refused_and_says_which_it_is(tmp_path: Path) ->
     registry.close()
 
 
+def test_a_name_that_is_taken_gets_something_behind_it_that_tells_the_models_apart(tmp_path: Path) -> None:
+    registry = open_registry(tmp_path)
+    elsewhere = {"source": Source.REMOTE, "quantization": Quantization.FP16}
+    added = [
+        record(1),
+        record(2, quantization=Quantization.Q8),
+        record(3, quantization=Quantization.Q8),
+        record(4, url="http://a/v1", **elsewhere),
+        record(5, url="http://b/v1", **elsewhere),
+    ]
+    names = [registry.add(each.with_(name="m")).name for each in added]
+    assert names == ["m", "m-Q8", "m-Q8-2", "m-remote", "m-remote-2"]
+
+
 def test_a_name_belongs_to_one_model(tmp_path: Path) -> None:
     registry = open_registry(tmp_path)
     one, two = registry.add(record(1)), registry.add(record(2))
