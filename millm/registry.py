@@ -131,7 +131,7 @@ class Registry:
     def add(self, record: ModelRecord) -> ModelRecord:
         """Stores a new record under the next id and returns it.
 
-        A name that is taken gets the quantization behind it, or the source where weights are elsewhere; then a number.
+        A name that is taken gets the quantization, or the source of weights elsewhere, behind it; then a number.
 
         Raises:
             ModelAlreadyExists: the same source, revision and quantization, or the same path, is known already.
