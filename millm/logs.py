@@ -55,8 +55,8 @@ class JsonFormatter(logging.Formatter):
 def set_up_logging(level: str, style: str) -> None:
     """Sends every log message to standard error. Called once, by `app.py`.
 
-    HTTP libraries log whole addresses, which may carry signatures, and what is asked of other servers, so they are
-    heard only when something is wrong.
+    HTTP libraries log whole addresses, which may carry signatures, and OpenAI's client what is asked: they
+    are heard only when something is wrong.
     """
     out = logging.StreamHandler(sys.stderr)
     console = ConsoleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")

@@ -168,6 +168,8 @@ class _Routes(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if 300 <= status < 400:
+            self.send_header("Location", "/v1/elsewhere")
         self.end_headers()
         self.wfile.write(data)
 

@@ -44,3 +44,23 @@ def test_what_a_listener_raises_ends_it() -> None:
     with pytest.raises(Cancelled):
         in_own_loop(attend(slowly(), lambda _: None, stop))
     assert time.monotonic() - start < 0.5
+
+
+def test_what_was_left_half_read_is_closed_with_the_loop() -> None:
+    closed: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            closed.append("numbers")
+
+    left = numbers()
+
+    async def read_one() -> int:
+        return await anext(left)
+
+    assert in_own_loop(read_one()) == 1
+    assert closed == ["numbers"]

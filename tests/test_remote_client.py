@@ -90,6 +90,7 @@ def test_the_very_address_that_was_checked_is_the_one_that_is_asked(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", answers.pop(0)[0])]
 
     monkeypatch.setattr(socket, "getaddrinfo", changing)
+    monkeypatch.setattr("millm.remote_http.getproxies", dict)  # which would look the name up themselves
     with pytest.raises(RemoteUnavailable):
         Servers(allow_private=False).client(f"http://evil.example:{server.port}/v1").names(seconds=1)
     assert asked.count("evil.example") == 1
@@ -100,6 +101,20 @@ def test_redirects_are_not_followed(server: RemoteServer) -> None:
     server.refusals["/v1/models"] = (302, "")
     with pytest.raises(RemoteUnavailable, match="leads elsewhere"):
         Servers(allow_private=True).client(server.url, KEY).names()
+    assert [path for path, _ in server.seen] == ["/v1/models"]
+
+
+def test_a_proxy_of_the_environment_is_used_but_never_for_this_machine(
+    server: RemoteServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millm.remote_http.getproxies", lambda: {"http": f"127.0.0.1:{server.port}"})
+    monkeypatch.setattr("millm.remote_http.proxy_bypass", lambda host: host == "box.inside")
+    server.refusals["http://box.example/v1/models"] = (200, {"data": [{"id": "through"}]})
+    servers = Servers(allow_private=True)
+    assert servers.client("http://box.example/v1").names() == ("through",)
+    assert servers.client(server.url).names() == ("tiny",)
+    with pytest.raises(RemoteUnavailable):
+        servers.client("http://box.inside/v1").names()
 
 
 def test_a_list_without_end_is_not_read(server: RemoteServer) -> None:

@@ -172,8 +172,9 @@ class RemoteEngine(RelayEngine):
             return errors.UnsupportedModel(f"{self._who} makes no embeddings with '{self._name}': {said}.")
         field = "input" if kind == "embed" else None
         if code == TOO_LONG:
-            where = {"field": field} if field else {}
-            return errors.ContextLengthExceeded(f"{self._who} refuses the request: {said}.", **where)
+            return errors.ContextLengthExceeded(
+                f"{self._who} refuses the request: {said}.", **({"field": field} if field else {})
+            )
         return refusal(self._who, self._name, status, said, errors.RemoteUnavailable, AGAIN, field)
 
     def _plain(self, answer: Any) -> Json:

@@ -51,7 +51,7 @@ def build_server() -> tuple[gr.Textbox, gr.Textbox, gr.Textbox]:
     """The server that runs a model: its address, the model's name there, its key."""
     server = _line(
         "Server address",
-        "Any that speaks the OpenAI API, like vLLM.",
+        "Any that speaks the OpenAI API.",
         "e.g., http://gpu-box:8000/v1",
         elem_id="remote-input",
         visible=False,

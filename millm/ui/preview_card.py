@@ -33,6 +33,7 @@ PLACE = {
     Source.REMOTE: "remote-input",
 }
 """The field that says where a model comes from."""
+MAY_FOLLOW = ("remote-model", "remote-key")  # what is typed last
 STEPS = (
     ("The exact commit is chosen", "Every file is pinned to it, and the disk is checked before the first byte."),
     ("Only what is needed comes", "Safetensors weights, config and tokenizer; never a second copy of the weights."),
@@ -93,7 +94,7 @@ def problem_mark(error: MiLLMError, source: Source, asked: bool) -> str:
             return ""
     reason = error.details.get("reason")
     said = f"{error.message} ({str(reason).capitalize()}.)" if reason else error.message
-    sure = asked or not isinstance(error, RepoNotFound)
+    sure = asked or not (isinstance(error, RepoNotFound) or field in MAY_FOLLOW)
     return f'<i hidden data-field="{field}" data-problem="{escape(said)}" data-sure="{"yes" if sure else ""}"></i>'
 
 

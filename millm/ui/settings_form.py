@@ -63,7 +63,7 @@ def settings_form(record: ModelRecord, suggested: Mapping[str, float]) -> str:
     if served and record.source is not Source.REMOTE:
         parts.append(_context(record, values["context_length"]))
     if talks:
-        parts.append(_generation(values, suggested))
+        parts.append(_generation(values, suggested, record.source is Source.REMOTE))
         parts.append(_area("system_prompt", values["system_prompt"]))
     if record.source is Source.REMOTE:
         parts.append(_field("server_key", "", 'maxlength="500" spellcheck="false"', kind="password"))
@@ -183,14 +183,21 @@ def _context(record: ModelRecord, value: str) -> str:
     return f'{field}<div class="mi-room-place" data-room="{record.id}"></div>'
 
 
-def _generation(values: Mapping[str, str], suggested: Mapping[str, float]) -> str:
+def _generation(values: Mapping[str, str], suggested: Mapping[str, float], elsewhere: bool) -> str:
+    """The defaults of answers. elsewhere: a server has defaults of its own where these are empty."""
     fields = "".join(
-        _field(name, values[name], f'inputmode="decimal" step="{STEPS.get(name, "1")}" {_placeholder(name)}')
+        _field(
+            name,
+            values[name],
+            f'inputmode="decimal" step="{STEPS.get(name, "1")}" {"" if elsewhere else _placeholder(name)}',
+        )
         for name in GENERATION
     )
+    own = " Empty: as the server does it." if elsewhere else ""
     return (
         '<fieldset class="mi-fieldset"><legend>Answers</legend><p class="mi-hint">Hold at once, for every request '
-        f'that does not say otherwise.</p><div class="mi-fields">{fields}</div>{_suggestion(suggested)}</fieldset>'
+        f'that does not say otherwise.{own}</p><div class="mi-fields">{fields}</div>'
+        f"{_suggestion(suggested)}</fieldset>"
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from millm import errors
 from millm.engines.base import Usage
 from millm.engines.relay import Answers, CallPart, Piece, refusal
-from millm.events import Call, Event
+from millm.events import Call, Event, Stage
 
 
 def collected(*pieces: Piece, parsed: bool = True, usage: Usage | None = None) -> tuple[Answers, list[Event]]:
@@ -33,6 +33,15 @@ def test_calls_are_reported_when_they_are_whole_and_get_an_id() -> None:
     assert replace(whole.calls[0], id="") == Call("", "add", '{"a": 1}')
     assert whole.calls[0].id.startswith("call_")
     assert [event.calls for event in events] == [(), (), whole.calls]
+
+
+def test_a_piece_that_says_nothing_is_reported_so_that_a_cancel_is_heard() -> None:
+    _, events = collected(Piece(), Piece("a"), Piece(reason="stop"))
+    assert [(event.stage, event.tokens) for event in events] == [
+        (Stage.READING_PROMPT, 0),
+        (Stage.GENERATING, 1),
+        (Stage.GENERATING, 1),
+    ]
 
 
 def test_an_answer_cut_short_in_a_call_says_length() -> None:

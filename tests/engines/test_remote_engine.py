@@ -405,6 +405,22 @@ def test_health_follows_the_server_and_nobody_waits_for_it(load: Callable[..., E
         until(lambda: engine.health.problem is None, PATIENCE)
 
 
+def test_what_a_request_meets_is_known_at_once(server: RemoteServer, load: Callable[..., Engine]) -> None:
+    engine = load(server)  # which would ask again in a minute
+    server.fault, server.refusals["/v1/models"] = Fault("end", after=2), (503, {"error": {"message": "leaving"}})
+    with pytest.raises(RemoteUnavailable):
+        engine.chat(ask(), Watcher())
+    until(lambda: engine.health.problem, PATIENCE)
+    assert "HTTP 503" in str(engine.health.problem)
+    server.fault = None
+    engine.chat(ask(), Watcher())
+    assert engine.health.problem is None, "it has just answered"
+    server.refusals["/v1/chat/completions"] = (500, "")
+    with pytest.raises(RemoteUnavailable):
+        engine.chat(ask(), Watcher())
+    until(lambda: engine.health.problem, PATIENCE)
+
+
 def test_a_read_of_health_never_waits_and_a_close_ends_the_question(load: Callable[..., Engine]) -> None:
     with RemoteServer() as server:
         engine = load(server, every_s=0.01)

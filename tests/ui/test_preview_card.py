@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from millm.errors import GatedModel, InvalidToken
+from millm.errors import GatedModel, InvalidRequest, InvalidToken, InvalidUrl, MiLLMError, RemoteUnavailable
 from millm.estimate import Estimate
 from millm.records import ModelRecord, ModelType, Quantization, Source, Status
 from millm.sources.base import Origin, Plan, PlannedFile
-from millm.ui.preview_card import looking, preview_card, refused
+from millm.ui.preview_card import looking, preview_card, problem_mark, refused
 from millm.views import Preview, Sizes
 
 EVIL = "<script>alert(1)</script>"
@@ -167,3 +167,26 @@ def test_whatever_comes_from_outside_is_text() -> None:
     html += looking(EVIL) + refused(GatedModel(EVIL, link=f'https://"{EVIL}'))
     assert "<script" not in html
     assert 'https://"' not in html
+
+
+@pytest.mark.parametrize(
+    ("error", "field"),
+    [
+        (RemoteUnavailable("It asks for a key.", field="server_key"), "remote-key"),
+        (InvalidRequest("It has 2 models.", field="repo_id"), "remote-model"),
+        (InvalidUrl("It is none."), "remote-input"),
+        (RemoteUnavailable("It does not answer."), ""),
+    ],
+)
+def test_what_a_server_says_stands_under_the_field_it_is_about(error: MiLLMError, field: str) -> None:
+    mark = problem_mark(error, Source.REMOTE, asked=True)
+    assert f'data-field="{field}"' in mark if field else mark == ""
+
+
+def test_a_servers_model_shows_neither_memory_nor_alarm() -> None:
+    origin = Origin(Source.REMOTE, repo_id="tiny", url="http://box/v1")
+    plan = replace(PLAN, origin=origin, config={}, files=(), warnings=("It has: <b>.",))
+    html = preview_card(replace(PREVIEW, plan=plan))
+    assert "It has: &lt;b&gt;." in html
+    assert "is-warning" not in html
+    assert "mi-cost" not in html

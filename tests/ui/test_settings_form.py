@@ -61,6 +61,7 @@ def test_only_what_a_type_obeys_is_asked_for() -> None:
     assert "adapter" not in fields(settings_form(RECORD.with_(source=Source.OLLAMA), {}))
     remote = fields(settings_form(RECORD.with_(source=Source.REMOTE, model_type=ModelType.EMBEDDING), {}))
     assert remote == {"name", "server_key"}
+    assert "as the server does it" in settings_form(RECORD.with_(source=Source.REMOTE, settings={}), {})
 
 
 def test_what_its_makers_advise_can_be_filled_in() -> None:
