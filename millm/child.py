@@ -74,6 +74,14 @@ class Child:
         value: dict[str, Any] = json.loads(line)
         return value
 
+    def leave(self, patience: float) -> tuple[int, str]:
+        """Closes its standard input, upon which it is to end by itself; then as `end`."""
+        stdin, self._process.stdin = self._process.stdin, None
+        assert stdin is not None
+        with suppress(OSError):
+            stdin.close()
+        return self.end(patience)
+
     def end(self, patience: float = 0) -> tuple[int, str]:
         """Kills it unless it ends within `patience` seconds; returns its exit status and the last it complained of.
 
