@@ -68,7 +68,8 @@ class Manager(Orders):
     ) -> None:
         """token: for gated repositories when a request brings none. hub: its address.
 
-        drain_s, processes: see `Resident`. guide: the folder of the model that ships with the program; it is in the list from the first start on.
+        drain_s, processes: see `Resident`. guide: the folder of the model that ships with the program; it is in the
+        list from the first start on.
         estimator: None means that estimates are rough. quantizer: None means that models stay in half precision.
         """
         self._store = store

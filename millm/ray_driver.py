@@ -55,10 +55,12 @@ class Driver:
         self._handle: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._places: dict[int, str] = {}
+        self._began_serve = False
         self._look: asyncio.Task[dict[str, Any]] | None = None
 
     async def open(self) -> None:
         """Deploys and waits until the fewest replicas are up. Raises `MiLLMError`."""
+        await _reach(self._asked["address"])
         await asyncio.to_thread(self._connect)
         await asyncio.to_thread(self._deploy)
         loop, fewest = asyncio.get_running_loop(), self._asked["fewest"]
@@ -91,7 +93,7 @@ class Driver:
                 found = await self._application()
                 running = Counter(self._places.values())
                 replicas = [_described(replica, running) for replica in _replicas(found)]
-                self._say({"replicas": replicas, "problem": _problem(found, replicas, self._asked["fewest"])})
+                self._say({"replicas": replicas, "problem": _problem(replicas, self._asked["fewest"])})
             except (TimeoutError, LookupError) as error:
                 self._say({"problem": f"Ray's head does not answer ({type(error).__name__})."})
             except Exception as error:  # noqa: BLE001  (whatever Ray raises: the person sees it, and the next look may do)
@@ -108,6 +110,8 @@ class Driver:
         if self._asked["address"]:
             with suppress(Exception):  # a head that is gone took it along
                 serve.delete(self._name)
+                if self._began_serve and not serve.status().applications:
+                    serve.shutdown()
         ray.shutdown()
 
     def _connect(self) -> None:
@@ -132,6 +136,7 @@ class Driver:
         needed = self._asked["fewest"] * self._asked["gpus"]
         if not address and needed > (there := ray.cluster_resources().get("GPU", 0)):
             raise LoadFailed(f"The replicas need {needed:g} GPUs; this machine has {there:g}.")
+        self._began_serve = not serve.status().applications
         serve.start(proxy_location="Disabled")
 
     def _cores(self) -> int:
@@ -209,6 +214,18 @@ class Driver:
         self._places.pop(number, None)
 
 
+async def _reach(address: str) -> None:
+    """Raises `RemoteUnavailable` if nobody listens at a head's address: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host:
+        return
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), HEAD_S)
+    except OSError as error:  # TimeoutError is one
+        raise RemoteUnavailable(f"Nobody answers at {address}. Start Ray's head there, or set RAY_ADDRESS.") from error
+    writer.close()
+
+
 async def _heard(stream: Any) -> AsyncIterator[str]:
     """What a replica says. Raises `TimeoutError` if none takes the request, or one says nothing for too long."""
     patience = WAIT_S
@@ -238,7 +255,7 @@ def _described(replica: dict[str, Any], running: Counter[str]) -> dict[str, Any]
     return {"name": f"{name} on {replica['node_ip']}", "state": state, "requests": running[name]}
 
 
-def _problem(application: dict[str, Any], replicas: list[dict[str, Any]], fewest: int) -> str | None:
+def _problem(replicas: list[dict[str, Any]], fewest: int) -> str | None:
     up = sum(replica["state"] == "running" for replica in replicas)
     return f"{up} of {fewest} replicas answer; Ray starts others." if up < fewest else None
 

@@ -1,8 +1,8 @@
 """One copy of a model on Ray Serve: opened on the node where it lands, asked in JSON, answering in JSON.
 
-An answer is a stream of texts. The first letter of each says what is in it (`SAYS`, `QUIET`, `ENDS`), the rest is a list
-of JSON objects: where it is made, events, beats in a silence, and at the very end the answer or an error. A stream that
-stops without that end is one whose replica died: Ray tells nobody.
+An answer is a stream of texts. The first letter of each says what is in it (`SAYS`, `QUIET`, `ENDS`), the rest is a
+list of JSON objects: where it is made, events, and at the very end the answer or an error; it is empty for a sign of
+life. A stream that stops without that end is one whose replica died: Ray tells nobody.
 """
 
 import asyncio

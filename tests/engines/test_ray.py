@@ -1,0 +1,231 @@
+"""A model in replicas on a real Ray of two nodes, asked over HTTP; in the order in which it would happen to somebody."""
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from ray_cluster import MARK, RayCluster, processes_with, replicas_of
+from running import App, Client, start_app, wait_until_up
+from serving import until
+from tiny_models import build
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
+ENOUGH_S = 90.0  # for what takes a few seconds on a quiet machine
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("qwen3", tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def app(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    settings = {"MILLM_ENGINE": "ray", "MILLM_REPLICAS": "2"}
+    app = start_app(folder / "cache", folder / "log", **settings, **cluster.environment)
+    yield wait_until_up(app)
+    app.process.kill()
+    app.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def client(app: App) -> Client:
+    return Client(app)
+
+
+@pytest.fixture(scope="module")
+def record(client: Client, model: Path) -> dict[str, Any]:
+    record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(model), "custom_name": "tiny"})
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    return client.wait(record["id"], "loaded", ENOUGH_S)
+
+
+def replicas(client: Client) -> list[dict[str, Any]]:
+    return list(client.ask("GET", "/api/system", 200)["replicas"])
+
+
+def both_run(client: Client) -> bool:
+    return [each["state"] for each in replicas(client)] == ["running", "running"]
+
+
+def body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": prompt}]
+    return {"model": "tiny", "messages": messages, "temperature": 0, "max_tokens": tokens, **more}
+
+
+async def stream(client: httpx.AsyncClient, prompt: str, tokens: int) -> dict[str, Any]:
+    """What a stream brought: its text, how it ended ("stop", "length", an error's code, "" if it just ended)."""
+    text, ending = "", ""
+    async with client.stream("POST", "/v1/chat/completions", json=body(prompt, tokens, stream=True)) as answer:
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            frame = json.loads(line.removeprefix("data: "))
+            if "error" in frame:
+                ending = frame["error"]["code"]
+            elif frame["choices"]:
+                text += frame["choices"][0]["delta"].get("content") or ""
+                ending = frame["choices"][0]["finish_reason"] or ending
+    return {"text": text, "ending": ending}
+
+
+async def many(app: App, count: int, tokens: int, meanwhile: Any = None) -> list[dict[str, Any]]:
+    """So many streams at once. meanwhile: what is done while they run."""
+    limits = httpx.Limits(max_connections=count)
+    async with httpx.AsyncClient(base_url=app.url, timeout=ENOUGH_S, limits=limits) as client:
+        streams = [asyncio.create_task(stream(client, f"Say {n}.", tokens)) for n in range(count)]
+        if meanwhile:
+            await asyncio.to_thread(meanwhile)
+        return await asyncio.gather(*streams)
+
+
+def test_answers_are_those_of_one_process(app: App, client: Client, record: dict[str, Any], model: Path) -> None:
+    from millm.engines.base import ChatRequest, EmbedRequest, LoadOptions, Message, Sampling
+    from millm.engines.loader import open_model
+    from millm.records import ModelRecord
+
+    assert record["measured_memory_mb"] > 0
+    engine = open_model(ModelRecord(name="tiny"), LoadOptions(model), lambda _: None)
+    for prompt in PROMPTS:
+        asked = ChatRequest((Message("user", prompt),), sampling=Sampling(temperature=0, max_tokens=32))
+        alone = engine.chat(asked, lambda _: None)
+        whole = client.http.post("/v1/chat/completions", json=body(prompt, 32, logprobs=True)).json()
+        choice = whole["choices"][0]
+        assert choice["message"]["content"] == alone.text
+        assert choice["finish_reason"] == alone.finish_reason
+        assert len(choice["logprobs"]["content"]) == whole["usage"]["completion_tokens"] == alone.completion_tokens
+    (streamed,) = asyncio.run(many(app, 1, 32))
+    assert streamed["ending"] in ("stop", "length")
+    vectors = client.http.post("/v1/embeddings", json={"model": "tiny", "input": list(PROMPTS)}).json()["data"]
+    here = engine.embed(EmbedRequest(PROMPTS), lambda _: None).vectors
+    for there, vector in zip(vectors, here, strict=True):
+        assert there["embedding"] == pytest.approx(list(vector), abs=1e-5)
+    engine.close()
+
+
+def test_errors_of_a_replica_are_ours(client: Client, record: dict[str, Any]) -> None:
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 5000))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[str, Any]) -> None:
+    busiest: list[list[int]] = []
+    until(lambda: both_run(client), ENOUGH_S)
+
+    def watch() -> None:
+        until(lambda: busiest.append(loads(client)) or min(busiest[-1]) > 0, ENOUGH_S)
+
+    answers = asyncio.run(many(app, 64, 200, watch))
+    assert Counter(answer["ending"] in ("stop", "length") for answer in answers) == {True: 64}
+    assert len(busiest[-1]) == 2
+
+
+def loads(client: Client) -> list[int]:
+    return [each["requests"] for each in replicas(client)]
+
+
+def test_a_stream_that_is_left_ends_in_the_replica(app: App, cluster: RayCluster, record: dict[str, Any]) -> None:
+    at_work = replicas_of(cluster.processes())
+    assert len(at_work) == 2
+
+    def busy() -> bool:
+        """Whether a replica computes: a share of a core for half a second."""
+        before = sum(sum(each.cpu_times()[:2]) for each in at_work)
+        time.sleep(0.5)
+        return sum(sum(each.cpu_times()[:2]) for each in at_work) - before > 0.2
+
+    with httpx.Client(base_url=app.url, timeout=ENOUGH_S) as http:
+        asked = body("Never stop.", 1900, stream=True, logit_bias={"0": -100})
+        with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            next(answer.iter_lines())
+            assert busy()
+    until(lambda: not busy(), 20)
+
+
+def test_a_killed_replica_ends_no_stream_in_silence(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+) -> None:
+    until(lambda: both_run(client), ENOUGH_S)
+
+    def kill_one() -> None:
+        until(lambda: min(loads(client)) > 8, ENOUGH_S)
+        replicas_of(cluster.processes())[0].kill()
+
+    answers = asyncio.run(many(app, 64, 400, kill_one))
+    endings = Counter(answer["ending"] for answer in answers)
+    assert set(endings) <= {"stop", "length", "remote_unavailable", "REMOTE_UNAVAILABLE"}, endings
+    assert endings["stop"] + endings["length"] >= 16, "the other replica's streams go on"
+    assert sum(endings.values()) == 64
+    fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert fresh.status_code == 200, fresh.text
+    until(lambda: both_run(client), ENOUGH_S)
+
+
+def test_a_model_that_cannot_be_opened_says_why(client: Client, record: dict[str, Any], tmp_path: Path) -> None:
+    folder = build("qwen3", tmp_path / "broken")
+    made = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(folder)})
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    client.ask("POST", f"/api/models/{made['id']}/load", 202)
+    found = lambda: client.ask("GET", f"/api/models/{made['id']}", 200)  # noqa: E731
+    until(lambda: found()["error_message"], ENOUGH_S)
+    assert found()["error_code"] == "MODEL_LOAD_FAILED"
+    assert "model.safetensors" in found()["error_message"]
+    client.wait(record["id"], "loaded", ENOUGH_S)  # which was there before
+
+
+def test_a_head_that_went_away_is_said_and_survived(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+) -> None:
+    client.wait(record["id"], "loaded", ENOUGH_S)
+    cluster.kill()
+    until(lambda: client.ask("GET", "/api/system", 200)["problems"], ENOUGH_S)
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert answer.status_code == 503
+    assert "Ray" in answer.json()["error"]["message"]
+    cluster.start()
+    client.ask("POST", f"/api/models/{record['id']}/reload", 202)
+    ask = lambda: client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)  # noqa: E731
+    until(lambda: ask().status_code == 200, ENOUGH_S)
+    assert not client.ask("GET", "/api/system", 200)["problems"]
+
+
+def test_after_an_unload_nothing_of_ours_runs(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+) -> None:
+    assert replicas_of(cluster.processes())
+    client.ask("POST", f"/api/models/{record['id']}/unload", 202)
+    client.wait(record["id"], "ready", ENOUGH_S)
+    until(lambda: not replicas_of(cluster.processes()), 20)
+    assert not psutil.Process(app.process.pid).children()
+    assert client.ask("GET", "/api/system", 200)["replicas"] == []
+
+
+def test_a_ray_of_its_own_ends_with_a_process_that_is_killed(model: Path, tmp_path: Path) -> None:
+    app = wait_until_up(start_app(tmp_path / "cache", tmp_path / "log", MILLM_ENGINE="ray", **{MARK: str(tmp_path)}))
+    client = Client(app)
+    record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(model)})
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    client.wait(record["id"], "loaded", ENOUGH_S)
+    assert replicas_of(processes_with(MARK, str(tmp_path)))
+    app.process.send_signal(signal.SIGKILL)
+    app.process.wait(10)
+    until(lambda: not processes_with(MARK, str(tmp_path)), 30)
