@@ -8,7 +8,6 @@ import asyncio
 import importlib
 import json
 import os
-import re
 import secrets
 import sys
 from collections import Counter
@@ -18,23 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from millm.child import voice
-from millm.engines.plain import plain_error, restored_error
+from millm.engines.plain import plain_error
 from millm.engines.ray import INSTALL
 from millm.errors import LoadFailed, MiLLMError, RemoteUnavailable
 from millm.loops import in_own_loop
-from millm.replica import AT_ONCE, CANNOT_OPEN, ENDS, SAYS, Replica
+from millm.ray_status import described, details, first_line, messages, open_error, problem, replicas
+from millm.replica import AT_ONCE, ENDS, SAYS, Replica
 
 UP_S = 900.0  # for the replicas to come up; where a cluster grows, nodes are started meanwhile
 LOOK_S = 1.0  # between two looks at the replicas
 HEAD_S = 5.0  # for Ray's head to answer such a look
 WAIT_S = 120.0  # for a replica to take a request
 SILENCE_S = 60.0  # without a sign of life from a replica that has taken one; it gives one every second
+AWAY_S = 10.0  # for both while Ray's head does not answer: then nobody tells that a replica has died
 TRIES = 3  # of a request that has produced nothing yet
 PAUSE_S = 0.5  # before another replica is tried
 LEAVE_S = 12.0  # to take everything away
 TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
-STATES = {"RUNNING": "running", "STOPPING": "stopping", "PENDING_MIGRATION": "running"}
 DIED = "The replica that was answering has died or does not answer any more. Ask again."
 LONGEST_LINE = 1 << 30  # bytes
 
@@ -55,7 +55,7 @@ class Driver:
         self._handle: Any = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._places: dict[int, str] = {}
-        self._began_serve = False
+        self._began_serve = self._away = False
         self._look: asyncio.Task[dict[str, Any]] | None = None
 
     async def open(self) -> None:
@@ -66,12 +66,12 @@ class Driver:
         loop, fewest = asyncio.get_running_loop(), self._asked["fewest"]
         deadline = loop.time() + UP_S
         while (found := await self._application()).get("status") != "RUNNING":
-            up = sum(replica["state"] == "RUNNING" for replica in _replicas(found))
+            up = sum(replica["state"] == "RUNNING" for replica in replicas(found))
             self._say({"up": up, "of": fewest})
             if found.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise _open_error(_messages(found))
+                raise open_error(messages(found))
             if loop.time() > deadline:
-                raise LoadFailed(f"Only {up} of {fewest} replicas came up in {UP_S:.0f} s. {_messages(found)}"[:1000])
+                raise LoadFailed(f"Only {up} of {fewest} replicas came up in {UP_S:.0f} s. {messages(found)}"[:1000])
             await asyncio.sleep(LOOK_S / 4)
         self._say({"opened": json.loads(await self._handle.about.remote())})
 
@@ -92,12 +92,13 @@ class Driver:
             try:
                 found = await self._application()
                 running = Counter(self._places.values())
-                replicas = [_described(replica, running) for replica in _replicas(found)]
-                self._say({"replicas": replicas, "problem": _problem(replicas, self._asked["fewest"])})
-            except (TimeoutError, LookupError) as error:
-                self._say({"problem": f"Ray's head does not answer ({type(error).__name__})."})
-            except Exception as error:  # noqa: BLE001  (whatever Ray raises: the person sees it, and the next look may do)
-                self._say({"problem": f"Ray does not say how the replicas are: {_first_line(error)}"})
+                each = [described(replica, running) for replica in replicas(found)]
+                self._say({"replicas": each, "problem": problem(each, self._asked["fewest"])})
+                self._away = False
+            except Exception as error:  # noqa: BLE001  (whatever Ray raises, the person sees it, and the next look may do)
+                self._away = True
+                why = "does not answer" if isinstance(error, TimeoutError) else f"fails: {first_line(error)}"
+                self._say({"problem": f"Ray's head {why}. If it does not come back, load the model again."})
             await asyncio.sleep(LOOK_S)
 
     def leave(self) -> None:
@@ -131,7 +132,7 @@ class Driver:
             ray.init(address=address or "local", runtime_env=modules, log_to_driver=False, **({} if address else own))
         except Exception as error:
             raise RemoteUnavailable(
-                f"Ray cannot be reached at {address or 'this machine'}: {_first_line(error)}"
+                f"Ray cannot be reached at {address or 'this machine'}: {first_line(error)}"
             ) from error
         needed = self._asked["fewest"] * self._asked["gpus"]
         if not address and needed > (there := ray.cluster_resources().get("GPU", 0)):
@@ -172,7 +173,7 @@ class Driver:
 
     async def _application(self) -> dict[str, Any]:
         """What Serve's controller knows of ours. Raises `TimeoutError`, and `LookupError` if it knows nothing."""
-        self._look = self._look or asyncio.create_task(asyncio.to_thread(_details))
+        self._look = self._look or asyncio.create_task(asyncio.to_thread(details))
         done, _ = await asyncio.wait({self._look}, timeout=HEAD_S)
         if not done:
             raise TimeoutError
@@ -187,7 +188,7 @@ class Driver:
             begun = False
             stream = self._handle.options(stream=True, method_name=ask).remote(request)
             try:
-                async for said in _heard(stream):
+                async for said in self._heard(stream):
                     if "at" in (first := json.loads(said[1:]) or [{}])[0]:
                         self._places[number] = first[0]["at"]
                     begun = begun or said[0] == SAYS
@@ -202,12 +203,28 @@ class Driver:
                 failed = DIED if number in self._places else f"No replica took the request in {WAIT_S:.0f} s."
                 break
             except Exception as error:  # noqa: BLE001  (whatever Ray makes of a death; its text goes to the log)
-                sys.stderr.write(f"a replica failed: {_first_line(error)}\n")
+                sys.stderr.write(f"a replica failed: {first_line(error)}\n")
             if begun:
                 break
             self._places.pop(number, None)
             await asyncio.sleep(PAUSE_S)
         self._say({"id": number, "said": json.dumps([{"error": plain_error(RemoteUnavailable(failed))}])})
+
+    async def _heard(self, stream: Any) -> AsyncIterator[str]:
+        """What a replica says. Raises `TimeoutError` if none takes the request, or one says nothing for too long."""
+        loop, patience = asyncio.get_running_loop(), WAIT_S
+        while True:
+            coming, asked_at = asyncio.ensure_future(anext(stream, None)), loop.time()
+            try:
+                while not (await asyncio.wait({coming}, timeout=LOOK_S))[0]:
+                    if loop.time() - asked_at > (min(AWAY_S, patience) if self._away else patience):
+                        raise TimeoutError
+            finally:
+                coming.cancel()
+            if (said := coming.result()) is None:
+                return
+            yield said
+            patience = SILENCE_S
 
     def _forget(self, number: int) -> None:
         del self._tasks[number]
@@ -222,59 +239,10 @@ async def _reach(address: str) -> None:
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), HEAD_S)
     except OSError as error:  # TimeoutError is one
-        raise RemoteUnavailable(f"Nobody answers at {address}. Start Ray's head there, or set RAY_ADDRESS.") from error
+        raise RemoteUnavailable(
+            f"Nobody answers at {address}. Start Ray's head there, or set RAY_ADDRESS."
+        ) from error
     writer.close()
-
-
-async def _heard(stream: Any) -> AsyncIterator[str]:
-    """What a replica says. Raises `TimeoutError` if none takes the request, or one says nothing for too long."""
-    patience = WAIT_S
-    while True:
-        try:
-            said = await asyncio.wait_for(anext(stream), patience)
-        except StopAsyncIteration:
-            return
-        yield said
-        patience = SILENCE_S
-
-
-def _details() -> dict[str, Any]:
-    """Everything that Serve's controller knows. `serve.status()` only counts replicas, so this asks what it asks."""
-    from ray.serve.context import _get_global_client
-
-    found: dict[str, Any] = json.loads(json.dumps(_get_global_client().get_serve_details(), default=str))
-    return found
-
-
-def _replicas(application: dict[str, Any]) -> list[dict[str, Any]]:
-    return [it for deployment in application.get("deployments", {}).values() for it in deployment["replicas"]]
-
-
-def _described(replica: dict[str, Any], running: Counter[str]) -> dict[str, Any]:
-    name, state = replica["replica_id"], STATES.get(replica["state"], "starting")
-    return {"name": f"{name} on {replica['node_ip']}", "state": state, "requests": running[name]}
-
-
-def _problem(replicas: list[dict[str, Any]], fewest: int) -> str | None:
-    up = sum(replica["state"] == "running" for replica in replicas)
-    return f"{up} of {fewest} replicas answer; Ray starts others." if up < fewest else None
-
-
-def _messages(application: dict[str, Any]) -> str:
-    """What Ray says of the application and its deployments."""
-    said = [application.get("message", ""), *(it["message"] for it in application.get("deployments", {}).values())]
-    return "\n".join(filter(None, said))
-
-
-def _open_error(messages: str) -> MiLLMError:
-    """The error of a replica that could not be opened."""
-    if found := re.search(re.escape(CANNOT_OPEN) + r"(\{.*\})", messages):
-        return restored_error(json.loads(found[1]))
-    return LoadFailed(f"Ray could not start a replica: {messages.strip()[-600:]}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 async def _drive(say: Say) -> None:
@@ -297,7 +265,7 @@ async def _run(driver: Driver, say: Say) -> None:
     try:
         await driver.open()
     except Exception as error:  # noqa: BLE001
-        known = error if isinstance(error, MiLLMError) else LoadFailed(f"Ray failed: {_first_line(error)}")
+        known = error if isinstance(error, MiLLMError) else LoadFailed(f"Ray failed: {first_line(error)}")
         return say({"failed": plain_error(known)})
     return await driver.watch()
 

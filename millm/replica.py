@@ -111,13 +111,13 @@ def own_name() -> str:
 
 
 def _open(record: dict[str, Any], options: dict[str, Any], hub: str | None, gpus: float, most: int) -> Engine:
-    from millm.engines.loader import open_model
-
     known, asked = ModelRecord.from_dict(record), restored(LoadOptions, options)
     if asked.adapter and not asked.adapter.is_dir():
         raise LoadFailed(f"The node {os.uname().nodename} does not see the adapter {asked.adapter}.")
     root = Path(os.environ.get("MODEL_CACHE_DIR") or Path.home() / ".cache" / "millm")
     folder = folder_here(known, asked.folder, root, hub, os.environ.get("HF_TOKEN"))
+    from millm.engines.loader import open_model  # which takes seconds, so not for what cannot be had
+
     return open_model(known, replace(asked, folder=folder, cache_bytes=_room(known, gpus, most)), lambda _: None)
 
 

