@@ -85,9 +85,7 @@ def test_nobody_listens_and_the_answer_stops(engine: FakeEngine) -> None:
     until(lambda: engine.running == 0)
 
 
-def test_what_cannot_be_opened_says_so_in_the_text_of_its_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_cannot_be_opened_says_so_in_its_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MODEL_CACHE_DIR", str(tmp_path))
     told = {
         "record": ModelRecord(name="tiny", source="local").to_dict(),  # type: ignore[arg-type]

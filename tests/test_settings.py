@@ -61,11 +61,8 @@ def test_replicas_are_a_number_or_two() -> None:
     assert (settings.engine, settings.ray_address, settings.replicas) == ("ray", "10.0.0.1:6379", (1, 4))
     assert (settings.replica_cpus, settings.replica_gpus) == (0.5, 0)
     shown = {each.variable: each.value for each in settings.shown()}
-    assert [shown[name] for name in ("MILLM_REPLICAS", "MILLM_REPLICA_CPUS", "MILLM_REPLICA_GPUS")] == [
-        "1-4",
-        "0.5",
-        "0",
-    ]
+    shares = ("MILLM_REPLICAS", "MILLM_REPLICA_CPUS", "MILLM_REPLICA_GPUS")
+    assert [shown[name] for name in shares] == ["1-4", "0.5", "0"]
     assert read_settings(["--replicas", "3"], {}).replicas == (3, 3)
 
 

@@ -178,6 +178,8 @@ class RayEngine:
         self._waiting[number] = heard
         ended = False
         try:
+            if self._gone:  # asked after all that waited were told
+                raise RemoteUnavailable(GONE)
             self._send({"id": number, "ask": what, "request": plain(request)})
             latest = Event(Stage.READING_PROMPT)
             for item in heard.read(beat=TICK_S):
@@ -203,7 +205,7 @@ class RayEngine:
     def _send(self, value: Mapping[str, Any]) -> None:
         try:
             self._asking.call(lambda: self._driver.send(value))
-        except (OSError, ValueError) as error:  # it has ended, or was told to
+        except (OSError, ValueError) as error:
             raise RemoteUnavailable(GONE) from error
 
     def _hear(self, job: Job[None]) -> None:
@@ -220,6 +222,7 @@ class RayEngine:
         finally:
             self._gone = True
             self.health = Health(GONE)
+            self._driver.kill()
             for heard in list(self._waiting.values()):
                 heard.close()
 

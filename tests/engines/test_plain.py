@@ -23,14 +23,13 @@ from millm.events import Call, Chance, Event, Stage
 CALL = Call("call_1", "look", '{"at": "it"}')
 CHANCE = Chance("ü", b"\xc3", -0.5, (Chance("u", b"u", -1.5),))
 SAMPLING = Sampling(0.0, 0.5, 3, 7, ("a", "b"), 1, True, 0.1, 1.0, -1.0, 1.2, ((3, -100.0),), 2, 3)
+OTHER = Completion("y", "length", 1, 2, 0.1, 9.0)
 VALUES = {
     "chat": ChatRequest((Message("assistant", "x", (CALL,), "1"), Message("user", "ü")), sampling=SAMPLING),
     "prompts": ChatRequest(prompts=("text", (1, 2)), unsaid=frozenset({"top_p"}), schema='{"type": "object"}'),
     "tools": ChatRequest(tools=({"function": {"name": "look", "tags": ["a"]}},), tool_choice="look", parallel=False),
     "event": Event(Stage.GENERATING, eta=1.5, text="x", tokens=3, index=1, chances=(CHANCE,), calls=(CALL,)),
-    "answer": Completion(
-        "x", "stop", 1, 2, 0.1, 9.0, (CHANCE,), (Completion("y", "length", 1, 2, 0.1, 9.0),), 1, "r"
-    ),
+    "answer": Completion("x", "stop", 1, 2, 0.1, 9.0, (CHANCE,), (OTHER,), 1, "r"),
     "texts": EmbedRequest(("text", (1, 2)), 4),
     "vectors": Embeddings((array("f", [0.1, -2.5]), array("f", [1e-30, 3.0])), 7),
     "options": LoadOptions(Path("/models/x"), 2048, Path("/adapter"), None, False),

@@ -38,6 +38,7 @@ def answer(n, *items): say({{"id": n, "said": json.dumps(items)}})
 WORD = {{"event": {{"stage": "generating", "text": "word", "tokens": 1}}}}
 WHOLE = {{"text": "word", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "first_token_s": 9.0,
     "tokens_per_s": 1.0}}
+WRONG = {{"code": "VALIDATION_ERROR", "message": "no", "details": {{"x": 1}}}}
 {opening}
 say({{"up": 1, "of": asked["fewest"]}})
 say({{"opened": {{"memory_bytes": 123, "batching": True}}}})
@@ -47,7 +48,7 @@ for line in sys.stdin:
     if "cancel" in told: print("cancelled", told["cancel"], file=sys.stderr); say({{"problem": "cancelled"}})
     elif "silent" in text: answer(n, {{"at": "a"}}, WORD)
     elif "die" in text: answer(n, WORD); os._exit(3)
-    elif "wrong" in text: answer(n, {{"error": {{"code": "VALIDATION_ERROR", "message": "no", "details": {{"x": 1}}}}}})
+    elif "wrong" in text: answer(n, {{"error": WRONG}})
     elif "embed" in text: answer(n, {{"answer": {{"vectors": ["AACAPw=="], "prompt_tokens": 2}}}})
     elif "state" in text:
         say({{"replicas": [{{"name": "a", "state": "running", "requests": 1}}], "problem": "1 of 2"}})
