@@ -36,6 +36,7 @@ LEAVE_S = 12.0  # to take everything away
 TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
 DIED = "The replica that was answering has died or does not answer any more. Ask again."
+AWAY = "Ray's head does not answer, and no replica either. If that stays so, load the model again."
 LONGEST_LINE = 1 << 30  # bytes
 
 Say = Callable[[dict[str, Any]], None]
@@ -198,9 +199,9 @@ class Driver:
             except asyncio.CancelledError:
                 stream.cancel()
                 return
-            except TimeoutError:
+            except RemoteUnavailable as error:
                 stream.cancel()
-                failed = DIED if number in self._places else f"No replica took the request in {WAIT_S:.0f} s."
+                failed = error.message
                 break
             except Exception as error:  # noqa: BLE001  (whatever Ray makes of a death; its text goes to the log)
                 sys.stderr.write(f"a replica failed: {first_line(error)}\n")
@@ -211,20 +212,23 @@ class Driver:
         self._say({"id": number, "said": json.dumps([{"error": plain_error(RemoteUnavailable(failed))}])})
 
     async def _heard(self, stream: Any) -> AsyncIterator[str]:
-        """What a replica says. Raises `TimeoutError` if none takes the request, or one says nothing for too long."""
-        loop, patience = asyncio.get_running_loop(), WAIT_S
+        """What a replica says. Raises `RemoteUnavailable` if none takes the request, or one is silent for too long."""
+        loop, patience, failed = asyncio.get_running_loop(), WAIT_S, f"No replica took the request in {WAIT_S:.0f} s."
         while True:
             coming, asked_at = asyncio.ensure_future(anext(stream, None)), loop.time()
             try:
                 while not (await asyncio.wait({coming}, timeout=LOOK_S))[0]:
-                    if loop.time() - asked_at > (min(AWAY_S, patience) if self._away else patience):
-                        raise TimeoutError
+                    silent_s = loop.time() - asked_at
+                    if self._away and silent_s > AWAY_S:
+                        raise RemoteUnavailable(AWAY)
+                    if silent_s > patience:
+                        raise RemoteUnavailable(failed)
             finally:
                 coming.cancel()
             if (said := coming.result()) is None:
                 return
             yield said
-            patience = SILENCE_S
+            patience, failed = SILENCE_S, DIED
 
     def _forget(self, number: int) -> None:
         del self._tasks[number]

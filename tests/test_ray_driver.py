@@ -123,6 +123,13 @@ def test_a_silence_without_a_sign_of_life_ends(script: list[Any], words: str) ->
     assert handle.streams[0].cancelled
 
 
+def test_while_the_head_is_away_nobody_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_driver, "WAIT_S", 60)
+    monkeypatch.setattr(ray_driver, "AWAY_S", 0.2)
+    items = play(Handle([SILENCE]), lambda driver: setattr(driver, "_away", True))
+    assert "head does not answer" in items[-1]["error"]["message"]
+
+
 def test_a_cancel_reaches_the_stream() -> None:
     handle = Handle([AT, WORD, SILENCE])
     items = play(handle, lambda driver: driver.hear({"cancel": 1}))
