@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from millm.engines.base import Engine, LoadOptions
+    from millm.engines.ray import Cluster
     from millm.events import Report
     from millm.manager import Manager
     from millm.records import ModelRecord
@@ -48,6 +49,10 @@ LIBRARY_ENVIRONMENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",  # else a table of all past events is rebuilt on each event
     "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+}
+OF_REPLICAS = {  # what these processes read of it; a node may have to fetch the model
+    **{name: value for name, value in LIBRARY_ENVIRONMENT.items() if not name.startswith("GRADIO_")},
+    "HF_HUB_OFFLINE": "0",
 }
 
 
@@ -124,9 +129,10 @@ def make_manager(settings: Settings) -> "Manager":
     """Opens the cache directory and puts the parts together.
 
     Raises:
-        StartupError: the directory cannot be written or is in use.
+        StartupError: the directory cannot be written or is in use, or Ray is asked for and missing.
     """
     from millm.devices import list_devices
+    from millm.engines.ray import cluster_of
     from millm.estimate import Estimator
     from millm.manager import Manager
     from millm.quantizing import quantize
@@ -140,6 +146,7 @@ def make_manager(settings: Settings) -> "Manager":
     from millm.sources.url import Url
     from millm.store import Store
 
+    cluster = cluster_of(settings, OF_REPLICAS)
     store = Store(settings.model_cache_dir)
     store.open()
     try:
@@ -159,13 +166,14 @@ def make_manager(settings: Settings) -> "Manager":
             Source.OLLAMA: Ollama(settings.ollama_host),
             Source.REMOTE: Remote(servers),
         },
-        opener=partial(open_model, ollama_host=settings.ollama_host, servers=servers),
+        opener=partial(open_model, ollama_host=settings.ollama_host, servers=servers, cluster=cluster),
         devices=list_devices,
         token=settings.hf_token,
         hub=hub.endpoint,
         guide=GUIDE if GUIDE.is_dir() else None,
         estimator=Estimator(),
         quantizer=quantize,
+        processes=cluster.most if cluster else 1,
     )
 
 
@@ -176,7 +184,13 @@ def private_folder(path: Path) -> Path:
 
 
 def open_model(
-    record: "ModelRecord", options: "LoadOptions", report: "Report", *, ollama_host: str, servers: "Servers"
+    record: "ModelRecord",
+    options: "LoadOptions",
+    report: "Report",
+    *,
+    ollama_host: str,
+    servers: "Servers",
+    cluster: "Cluster | None" = None,
 ) -> "Engine":
     """The opener of the manager. torch is imported when the first model is opened, or in the background before."""
     if record.source == "ollama":
@@ -187,6 +201,10 @@ def open_model(
         from millm.engines.remote import open_remote
 
         return open_remote(record, options, report, servers)
+    if cluster:
+        from millm.engines.ray import open_ray
+
+        return open_ray(record, options, report, cluster)
     from millm.engines.loader import open_model as open_with_torch
 
     return open_with_torch(record, options, report)
@@ -251,7 +269,8 @@ def begin(settings: Settings, manager: "Manager") -> None:
     if settings.auto_load_model:
         manager.auto_load(settings.auto_load_model)
     try:
-        importlib.import_module("millm.engines.loader")
+        if settings.engine == "local":  # elsewhere the replicas import torch
+            importlib.import_module("millm.engines.loader")
     except ImportError as error:
         log.error("models cannot be loaded: %s", error)
     manager.warm_up()

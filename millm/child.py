@@ -50,8 +50,9 @@ class Child:
         return self._process.poll() is None
 
     def send(self, value: Mapping[str, Any]) -> None:
-        """Gives it one object. Raises `BrokenPipeError` if it has ended."""
-        assert self._process.stdin is not None
+        """Gives it one object. Raises `BrokenPipeError` if it has ended, or was told to."""
+        if self._process.stdin is None:
+            raise BrokenPipeError("the process was told to leave")
         self._process.stdin.write(json.dumps(value).encode() + b"\n")
         self._process.stdin.flush()
 
@@ -73,6 +74,18 @@ class Child:
         line, _, self._line = self._line.partition(b"\n")
         value: dict[str, Any] = json.loads(line)
         return value
+
+    def kill(self) -> None:
+        """Kills it at once; `end` is still to be called."""
+        self._process.kill()
+
+    def leave(self, patience: float) -> tuple[int, str]:
+        """Closes its standard input, upon which it is to end by itself; then as `end`."""
+        stdin, self._process.stdin = self._process.stdin, None
+        assert stdin is not None
+        with suppress(OSError):
+            stdin.close()
+        return self.end(patience)
 
     def end(self, patience: float = 0) -> tuple[int, str]:
         """Kills it unless it ends within `patience` seconds; returns its exit status and the last it complained of.

@@ -64,14 +64,16 @@ class Manager(Orders):
         estimator: Estimator | None = None,
         quantizer: Quantizer | None = None,
         measure: Measure = measure,
+        processes: int = 1,
     ) -> None:
-        """token: for gated repositories when a request brings none. drain_s: see `Resident`. hub: its address.
+        """token: for gated repositories when a request brings none. hub: its address.
 
-        guide: the folder of the model that ships with the program; it is in the list from the first start on.
+        drain_s, processes: see `Resident`. guide: the folder of the model that ships with the program; it is in the
+        list from the first start on.
         estimator: None means that estimates are rough. quantizer: None means that models stay in half precision.
         """
         self._store = store
-        resident = Resident(opener, drain_s)
+        resident = Resident(opener, drain_s, processes)
         activity = Activity(resident)
         self._estimator = estimator or Estimator(())
         loads = Loads(registry, resident, activity, devices, self._estimator)

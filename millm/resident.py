@@ -27,7 +27,7 @@ from millm.traffic import Tally, Traffic
 T = TypeVar("T")
 
 REQUESTS_AT_ONCE = 32
-REQUESTS_IN_ALL = 128  # running and waiting; more are refused
+REQUESTS_IN_ALL = 128  # running and waiting; more are refused. Both are for one process that makes answers
 DRAIN_BEAT = 0.25  # seconds between two reports of what is still running
 
 
@@ -47,16 +47,16 @@ class Resident:
     """Holds at most one engine. `open` and `empty` are called on one lane only; `chat` and `embed` from
     anywhere.
 
-    drain_s: seconds that running requests get before they are cancelled.
+    drain_s: seconds that running requests get before they are cancelled. processes: how many make answers at most.
     """
 
-    def __init__(self, opener: Opener, drain_s: float = 30.0) -> None:
+    def __init__(self, opener: Opener, drain_s: float = 30.0, processes: int = 1) -> None:
         self._opener = opener
         self._drain_s = drain_s
         self._admission = Lane("admission")  # letting a request in and closing the door never cross
         self._traffic = Traffic()
         self.figures, self.speed = self._traffic.figures, self._traffic.speed
-        self._requests = Lane("requests", REQUESTS_AT_ONCE, REQUESTS_IN_ALL)
+        self._requests = Lane("requests", REQUESTS_AT_ONCE * processes, REQUESTS_IN_ALL * processes)
         self.current: Loaded | None = None
 
     @property

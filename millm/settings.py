@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,16 @@ from millm.errors import StartupError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("console", "json")
+ENGINES = ("local", "ray")
+REPLICAS = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
+RAY_ADDRESS = re.compile(r"|auto|[^\s/@]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
 class Settings:
     """How this process runs. A flag wins over its environment variable, which wins over the default.
 
+    engine: "local" or "ray". ray_address: "" for a Ray of its own. replicas: the fewest and the most.
     spaces: miLLM runs on Hugging Face Spaces, whose proxy owns host names, origins and access.
     given_by: where the settings came from that are not at their defaults, by field: "flag", "environment" or a name.
     """
@@ -33,6 +38,11 @@ class Settings:
     log_format: str = "console"
     hf_endpoint: str | None = None
     ollama_host: str = "http://127.0.0.1:11434"
+    engine: str = "local"
+    ray_address: str = ""
+    replicas: tuple[int, int] = (1, 1)
+    replica_cpus: float = 1.0
+    replica_gpus: float = 0.0
     spaces: bool = False
     given_by: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,9 +95,9 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         port = -1
     if not 0 < port < 65536:
         raise StartupError(f"PORT must be a number from 1 to 65535, not {given['port']!r}.")
-    for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+    for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS), ("engine", ENGINES)):
         if given[name] not in choices:
-            raise StartupError(f"{name.upper()} must be one of {', '.join(choices)}, not {given[name]!r}.")
+            raise StartupError(f"{VARIABLES[name]} must be one of {', '.join(choices)}, not {given[name]!r}.")
     return Settings(
         model_cache_dir=Path(given["model_cache_dir"]).expanduser(),
         hf_token=given["hf_token"] or None,
@@ -101,6 +111,11 @@ def read_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         log_format=given["log_format"],
         hf_endpoint=given["hf_endpoint"] or None,
         ollama_host=given["ollama_host"],
+        engine=given["engine"],
+        ray_address=_ray_address(given["ray_address"]) if given["engine"] == "ray" else "",
+        replicas=_replicas(given["replicas"]),
+        replica_cpus=_share("replica_cpus", given["replica_cpus"], above=0),
+        replica_gpus=_share("replica_gpus", given["replica_gpus"]),
         spaces=bool(environ.get("SPACE_ID")),
         given_by={
             **dict.fromkeys(platform, "Hugging Face Spaces"),
@@ -129,6 +144,16 @@ OPTIONS = (
     ("log-format", "LOG_FORMAT", "console", " | ".join(LOG_FORMATS)),
     ("hf-endpoint", "HF_ENDPOINT", "", "address of another hub than the public one"),
     ("ollama-host", "OLLAMA_HOST", "http://127.0.0.1:11434", "the Ollama server used for source ollama"),
+    ("engine", "MILLM_ENGINE", "local", "where models run: local (this process) | ray (replicas on Ray Serve)"),
+    (
+        "ray-address",
+        "RAY_ADDRESS",
+        "",
+        "host:port of a Ray cluster's head, or auto; else miLLM starts a Ray of its own",
+    ),
+    ("replicas", "MILLM_REPLICAS", "1", "copies of the model on Ray: a number, or 1-4 to follow the requests"),
+    ("replica-cpus", "MILLM_REPLICA_CPUS", "1", "cores, and so threads, of each replica"),
+    ("replica-gpus", "MILLM_REPLICA_GPUS", "0", "GPUs of each replica"),
 )
 DEFAULTS = {flag.replace("-", "_"): default for flag, _, default, _ in OPTIONS}
 VARIABLES = {flag.replace("-", "_"): variable for flag, variable, _, _ in OPTIONS}
@@ -151,6 +176,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _ray_address(text: str) -> str:
+    if not RAY_ADDRESS.fullmatch(text):
+        raise StartupError(f"RAY_ADDRESS must be host:port of a Ray cluster's head, or auto, not {text!r}.")
+    return text
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    """The fewest and the most replicas."""
+    found = REPLICAS.fullmatch(text)
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 0 < fewest <= most:
+        raise StartupError(f"MILLM_REPLICAS must be a number, or two like 1-4, not {text!r}.")
+    return fewest, most
+
+
+def _share(name: str, text: str, above: float | None = None) -> float:
+    """How much of something a replica gets; Ray knows halves of a core, too."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 10_000 or share == above:
+        raise StartupError(
+            f"{VARIABLES[name]} must be a number, {'more than 0' if above == 0 else '0 or more'}, not {text!r}."
+        )
+    return share
+
+
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -158,7 +211,10 @@ def _split(text: str) -> tuple[str, ...]:
 def _readable(name: str, value: object) -> str:
     if name in SECRETS:
         return "set" if value else "not set"
-    text = ", ".join(value) if isinstance(value, tuple) else str(value or "")
+    if isinstance(value, tuple):
+        text = "-".join(map(str, sorted({*value}))) if name == "replicas" else ", ".join(value)
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value or "")
     return _without_password(text) if "://" in text else text
 
 

@@ -36,6 +36,40 @@ def test_an_unusable_value_is_named(argv: list[str]) -> None:
         read_settings(argv, {})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MILLM_ENGINE", "spark"),
+        ("RAY_ADDRESS", "ray://head:10001"),
+        ("RAY_ADDRESS", "head"),
+        ("MILLM_REPLICAS", "0"),
+        ("MILLM_REPLICAS", "4-2"),
+        ("MILLM_REPLICAS", "many"),
+        ("MILLM_REPLICA_CPUS", "0"),
+        ("MILLM_REPLICA_CPUS", "nan"),
+        ("MILLM_REPLICA_GPUS", "-1"),
+    ],
+)
+def test_an_unusable_setting_of_replicas_is_named(variable: str, value: str) -> None:
+    with pytest.raises(StartupError, match=variable):
+        read_settings([], {"MILLM_ENGINE": "ray", variable: value})
+
+
+def test_replicas_are_a_number_or_two() -> None:
+    environ = {"MILLM_ENGINE": "ray", "RAY_ADDRESS": "10.0.0.1:6379", "MILLM_REPLICA_CPUS": "0.5"}
+    settings = read_settings(["--replicas", "1-4"], environ)
+    assert (settings.engine, settings.ray_address, settings.replicas) == ("ray", "10.0.0.1:6379", (1, 4))
+    assert (settings.replica_cpus, settings.replica_gpus) == (0.5, 0)
+    shown = {each.variable: each.value for each in settings.shown()}
+    shares = ("MILLM_REPLICAS", "MILLM_REPLICA_CPUS", "MILLM_REPLICA_GPUS")
+    assert [shown[name] for name in shares] == ["1-4", "0.5", "0"]
+    assert read_settings(["--replicas", "3"], {}).replicas == (3, 3)
+
+
+def test_an_address_of_ray_means_nothing_to_models_in_this_process() -> None:
+    assert read_settings([], {"RAY_ADDRESS": "http://127.0.0.1:8265"}).ray_address == ""
+
+
 def test_help_lists_every_variable_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_settings(["--help"], {"HF_TOKEN": "hf_secret"})

@@ -42,6 +42,7 @@ SHELL = """
       <p class="mi-system-links"><a href="docs" target="_blank" rel="noopener">API documentation</a>
       <a href="metrics" target="_blank" rel="noopener">Metrics for Prometheus</a></p></section>
     <section><h3>Last 10 minutes</h3><div class="mi-plots" data-part="plots"></div></section>
+    <div data-part="replicas"></div>
     <section><h3>Devices</h3><div data-part="devices"></div></section>
     <section><h3>Versions</h3>{versions}</section>
     <section><h3>Settings</h3>{settings}</section>
@@ -90,6 +91,7 @@ def draw(manager: "Manager") -> dict[str, str]:
         "problems": "".join(map(note, system.problems)),
         "now": draw_now(system, *present(manager)),
         "plots": draw_plots(manager.history(), system.devices),
+        "replicas": draw_replicas(system),
         "devices": draw_devices(system),
     }
 
@@ -123,6 +125,18 @@ def draw_plots(points: "tuple[Point, ...]", devices: "tuple[Device, ...]") -> st
     used = [(each.ago, each.device_bytes) for each in points]
     plots.append(plot("GPU memory in use" if gpus else "RAM in use, all programs", used, words.size))
     return "".join(plots)
+
+
+def draw_replicas(system: "SystemState") -> str:
+    """The processes elsewhere that run the model: which, how they are, what they do. Nothing where there are none."""
+    if not system.replicas:
+        return ""
+    rows = [(escape(each.name), escape(each.state) + _answering(each.requests)) for each in system.replicas]
+    return f"<section><h3>Replicas</h3>{_rows(rows)}</section>"
+
+
+def _answering(requests: int | None) -> str:
+    return f", {words.several(requests, 'answer')} in the making" if requests is not None else ""
 
 
 def draw_devices(system: "SystemState") -> str:

@@ -1,12 +1,14 @@
 """The System drawer: what it says, and that it says no secret."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import make_manager
 
 from millm.devices import Device
+from millm.engines.base import Replica
 from millm.history import Point
 from millm.manager import Manager
 from millm.settings import read_settings
@@ -15,7 +17,7 @@ from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
-from millm.ui.system_drawer import draw, draw_plots, draw_settings, draw_versions  # noqa: E402
+from millm.ui.system_drawer import draw, draw_plots, draw_replicas, draw_settings, draw_versions  # noqa: E402
 
 GPU = Device("cuda", "A <GPU>", 24 * 10**9, 10**9)
 
@@ -39,6 +41,14 @@ def test_problems_are_said_in_full(manager: Manager) -> None:
     assert draw(manager)["problems"] == ""
     manager.auto_load("<nothing>")
     assert "no model called &#x27;&lt;nothing&gt;&#x27;" in draw(manager)["problems"]
+
+
+def test_replicas_stand_there_with_what_they_do(manager: Manager) -> None:
+    assert draw(manager)["replicas"] == ""
+    there = (Replica("a on <10.0.0.4>", "running", 3), Replica("b", "starting", None))
+    html = draw_replicas(replace(manager.system(), replicas=there))
+    assert "<dt>a on &lt;10.0.0.4&gt;</dt><dd>running, 3 answers in the making</dd>" in html
+    assert "<dt>b</dt><dd>starting</dd>" in html
 
 
 def test_plots_name_the_memory_they_show() -> None:

@@ -1,0 +1,284 @@
+"""The process that speaks with Ray for miLLM: Ray ends a process that has lost its node or its head.
+
+It deploys the replicas, passes on what they are asked and what they answer, a JSON object a line, and takes all of it
+away again as soon as nobody is at its standard input any more.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import secrets
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from millm.child import voice
+from millm.engines.plain import plain_error
+from millm.engines.ray import INSTALL
+from millm.errors import LoadFailed, MiLLMError, RemoteUnavailable
+from millm.loops import in_own_loop
+from millm.ray_status import described, details, first_line, messages, open_error, problem, replicas
+from millm.replica import AT_ONCE, ENDS, SAYS, Replica
+
+UP_S = 900.0  # for the replicas to come up; where a cluster grows, nodes are started meanwhile
+LOOK_S = 1.0  # between two looks at the replicas
+HEAD_S = 5.0  # for Ray's head to answer such a look
+WAIT_S = 120.0  # for a replica to take a request
+SILENCE_S = 60.0  # without a sign of life from a replica that has taken one; it gives one every second
+AWAY_S = 10.0  # for both while Ray's head does not answer: then nobody tells that a replica has died
+TRIES = 3  # of a request that has produced nothing yet
+PAUSE_S = 0.5  # before another replica is tried
+LEAVE_S = 12.0  # to take everything away
+TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
+OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
+DIED = "The replica that was answering has died or does not answer any more. Ask again."
+AWAY = "Ray's head does not answer, and no replica either. If that stays so, load the model again."
+LONGEST_LINE = 1 << 30  # bytes
+
+Say = Callable[[dict[str, Any]], None]
+
+
+class Driver:
+    """One application on Ray Serve.
+
+    asked: its name, the cluster's address ("" for one of our own), the fewest and the most replicas, cpus and gpus of
+    each, their environment, and what each of them is told.
+    """
+
+    def __init__(self, asked: dict[str, Any], say: Say) -> None:
+        self._asked = asked
+        self._say = say
+        self._name: str = asked["name"]
+        self._handle: Any = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._places: dict[int, str] = {}
+        self._began_serve = self._away = False
+        self._look: asyncio.Task[dict[str, Any]] | None = None
+
+    async def open(self) -> None:
+        """Deploys and waits until the fewest replicas are up. Raises `MiLLMError`."""
+        await _reach(self._asked["address"])
+        await asyncio.to_thread(self._connect)
+        await asyncio.to_thread(self._deploy)
+        loop, fewest = asyncio.get_running_loop(), self._asked["fewest"]
+        deadline = loop.time() + UP_S
+        while (found := await self._application()).get("status") != "RUNNING":
+            up = sum(replica["state"] == "RUNNING" for replica in replicas(found))
+            self._say({"up": up, "of": fewest})
+            if found.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+                raise open_error(messages(found))
+            if loop.time() > deadline:
+                raise LoadFailed(f"Only {up} of {fewest} replicas came up in {UP_S:.0f} s. {messages(found)}"[:1000])
+            await asyncio.sleep(LOOK_S / 4)
+        self._say({"opened": json.loads(await self._handle.about.remote())})
+
+    def hear(self, told: dict[str, Any]) -> None:
+        """Begins a request, or cancels one."""
+        if "cancel" in told:
+            if task := self._tasks.get(told["cancel"]):
+                task.cancel()
+            return
+        number = told["id"]
+        task = asyncio.create_task(self._answer(number, told["ask"], json.dumps(told["request"])))
+        self._tasks[number] = task
+        task.add_done_callback(lambda _: self._forget(number))
+
+    async def watch(self) -> None:
+        """Says how the replicas are, as long as it runs."""
+        while True:
+            try:
+                found = await self._application()
+                running = Counter(self._places.values())
+                each = [described(replica, running) for replica in replicas(found)]
+                self._say({"replicas": each, "problem": problem(each, self._asked["fewest"])})
+                self._away = False
+            except Exception as error:  # noqa: BLE001  (whatever Ray raises, the person sees it, and the next look may do)
+                self._away = True
+                why = "does not answer" if isinstance(error, TimeoutError) else f"fails: {first_line(error)}"
+                self._say({"problem": f"Ray's head {why}. If it does not come back, load the model again."})
+            await asyncio.sleep(LOOK_S)
+
+    def leave(self) -> None:
+        """Takes the application away, and Ray itself where it is our own."""
+        import ray
+        from ray import serve
+
+        if not ray.is_initialized():
+            return
+        if self._asked["address"]:
+            with suppress(Exception):  # a head that is gone took it along
+                serve.delete(self._name)
+                if self._began_serve and not serve.status().applications:
+                    serve.shutdown()
+        ray.shutdown()
+
+    def _connect(self) -> None:
+        address = self._asked["address"]
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not address:  # a key of its own for each start, which nobody has to keep
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        try:
+            ray = importlib.import_module("ray")
+            from ray import serve
+        except ImportError as error:
+            raise LoadFailed(INSTALL) from error
+        modules = {"py_modules": [str(Path(__file__).parent)]}
+        own = {"num_cpus": self._cores(), "include_dashboard": False, "object_store_memory": OWN_STORE}
+        try:
+            ray.init(address=address or "local", runtime_env=modules, log_to_driver=False, **({} if address else own))
+        except Exception as error:
+            raise RemoteUnavailable(
+                f"Ray cannot be reached at {address or 'this machine'}: {first_line(error)}"
+            ) from error
+        needed = self._asked["fewest"] * self._asked["gpus"]
+        if not address and needed > (there := ray.cluster_resources().get("GPU", 0)):
+            raise LoadFailed(f"The replicas need {needed:g} GPUs; this machine has {there:g}.")
+        self._began_serve = not serve.status().applications
+        serve.start(proxy_location="Disabled")
+
+    def _cores(self) -> int:
+        """What a Ray of our own says it has: as much as the replicas are to have, or they would never start."""
+        return max(os.cpu_count() or 1, int(self._asked["most"] * self._asked["cpus"] + 1))
+
+    def _deploy(self) -> None:
+        import ray
+        from ray import serve
+
+        asked = self._asked
+        fewest, most = asked["fewest"], asked["most"]
+        bounds = {"min_replicas": fewest, "max_replicas": most, "target_ongoing_requests": TARGET}
+        environment = {"OMP_NUM_THREADS": str(max(1, int(asked["cpus"]))), **asked["environment"]}
+        modules = ray.get_runtime_context().runtime_env["py_modules"]  # where the cluster keeps our code by now
+        deployment = serve.deployment(
+            Replica,
+            name="model",
+            **({"num_replicas": fewest} if fewest == most else {"autoscaling_config": bounds}),
+            max_ongoing_requests=AT_ONCE,
+            max_constructor_retry_count=1,  # what cannot be opened once cannot be opened twice
+            health_check_period_s=2,
+            graceful_shutdown_timeout_s=1,  # whoever closes has let the requests finish
+            graceful_shutdown_wait_loop_s=0.2,
+            ray_actor_options={
+                "num_cpus": asked["cpus"],
+                "num_gpus": asked["gpus"],
+                "runtime_env": {"py_modules": modules, "env_vars": environment},
+            },
+        )
+        target = serve.RunTarget(deployment.bind(json.dumps(asked["told"])), name=self._name, route_prefix=None)
+        self._handle = serve.run_many([target], wait_for_applications_running=False)[0]
+
+    async def _application(self) -> dict[str, Any]:
+        """What Serve's controller knows of ours. Raises `TimeoutError`, and `LookupError` if it knows nothing."""
+        self._look = self._look or asyncio.create_task(asyncio.to_thread(details))
+        done, _ = await asyncio.wait({self._look}, timeout=HEAD_S)
+        if not done:
+            raise TimeoutError
+        self._look = None
+        found: dict[str, Any] = done.pop().result()["applications"][self._name]
+        return found
+
+    async def _answer(self, number: int, ask: str, request: str) -> None:
+        """Passes on what a replica answers; asks another one if it dies before it has produced anything."""
+        failed = DIED
+        for _ in range(TRIES):
+            begun = False
+            stream = self._handle.options(stream=True, method_name=ask).remote(request)
+            try:
+                async for said in self._heard(stream):
+                    if "at" in (first := json.loads(said[1:]) or [{}])[0]:
+                        self._places[number] = first[0]["at"]
+                    begun = begun or said[0] == SAYS
+                    self._say({"id": number, "said": said[1:]})
+                    if said[0] == ENDS:
+                        return
+            except asyncio.CancelledError:
+                stream.cancel()
+                return
+            except RemoteUnavailable as error:
+                stream.cancel()
+                failed = error.message
+                break
+            except Exception as error:  # noqa: BLE001  (whatever Ray makes of a death; its text goes to the log)
+                sys.stderr.write(f"a replica failed: {first_line(error)}\n")
+            if begun:
+                break
+            self._places.pop(number, None)
+            await asyncio.sleep(PAUSE_S)
+        self._say({"id": number, "said": json.dumps([{"error": plain_error(RemoteUnavailable(failed))}])})
+
+    async def _heard(self, stream: Any) -> AsyncIterator[str]:
+        """What a replica says. Raises `RemoteUnavailable` if none takes the request, or one is silent for too long."""
+        loop, patience, failed = asyncio.get_running_loop(), WAIT_S, f"No replica took the request in {WAIT_S:.0f} s."
+        while True:
+            coming, asked_at = asyncio.ensure_future(anext(stream, None)), loop.time()
+            try:
+                while not (await asyncio.wait({coming}, timeout=LOOK_S))[0]:
+                    silent_s = loop.time() - asked_at
+                    if self._away and silent_s > AWAY_S:
+                        raise RemoteUnavailable(AWAY)
+                    if silent_s > patience:
+                        raise RemoteUnavailable(failed)
+            finally:
+                coming.cancel()
+            if (said := coming.result()) is None:
+                return
+            yield said
+            patience, failed = SILENCE_S, DIED
+
+    def _forget(self, number: int) -> None:
+        del self._tasks[number]
+        self._places.pop(number, None)
+
+
+async def _reach(address: str) -> None:
+    """Raises `RemoteUnavailable` if nobody listens at a head's address: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host:
+        return
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), HEAD_S)
+    except OSError as error:  # TimeoutError is one
+        raise RemoteUnavailable(
+            f"Nobody answers at {address}. Start Ray's head there, or set RAY_ADDRESS."
+        ) from error
+    writer.close()
+
+
+async def _drive(say: Say) -> None:
+    """Does what standard input says until it ends."""
+    loop, lines = asyncio.get_running_loop(), asyncio.StreamReader(LONGEST_LINE)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    driver = Driver(json.loads(await lines.readline()), say)
+    work = asyncio.create_task(_run(driver, say))
+    try:
+        while line := await lines.readline():
+            driver.hear(json.loads(line))
+    finally:
+        work.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(driver.leave), LEAVE_S)
+
+
+async def _run(driver: Driver, say: Say) -> None:
+    """Opens and watches; an error of the opening is for the one who asked to raise."""
+    try:
+        await driver.open()
+    except Exception as error:  # noqa: BLE001
+        known = error if isinstance(error, MiLLMError) else LoadFailed(f"Ray failed: {first_line(error)}")
+        return say({"failed": plain_error(known)})
+    return await driver.watch()
+
+
+def main() -> None:
+    """Runs until standard input ends; then nothing of it is left, and no thread that waits for Ray holds it up."""
+    in_own_loop(_drive(voice()))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

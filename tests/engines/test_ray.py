@@ -1,0 +1,245 @@
+"""A model in replicas on a real Ray of two nodes, asked over HTTP; one test goes on where the one before it ended."""
+
+import asyncio
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from ray_cluster import MARK, RayCluster, processes_with, replicas_of
+from running import App, Client, start_app, wait_until_up
+from serving import until
+from tiny_models import build
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
+PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
+ENOUGH_S = 90.0  # for what takes a few seconds on a quiet machine
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with RayCluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("qwen3", tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def app(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    settings = {"MILLM_ENGINE": "ray", "MILLM_REPLICAS": "2"}
+    app = start_app(folder / "cache", folder / "log", **settings, **cluster.environment)
+    yield wait_until_up(app)
+    app.process.kill()
+    app.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def client(app: App) -> Client:
+    return Client(app)
+
+
+@pytest.fixture(scope="module")
+def record(client: Client, model: Path) -> dict[str, Any]:
+    asked = {"source": "local", "local_path": str(model), "custom_name": "tiny"}
+    record = client.ask("POST", "/api/models", 202, asked)
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    return client.wait(record["id"], "loaded", ENOUGH_S)
+
+
+def replicas(client: Client) -> list[dict[str, Any]]:
+    return list(client.ask("GET", "/api/system", 200)["replicas"])
+
+
+def both_run(client: Client) -> bool:
+    return [each["state"] for each in replicas(client)] == ["running", "running"]
+
+
+def body(prompt: str, tokens: int, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": prompt}]
+    return {"model": "tiny", "messages": messages, "temperature": 0, "max_tokens": tokens, **more}
+
+
+async def stream(client: httpx.AsyncClient, prompt: str, tokens: int) -> dict[str, Any]:
+    """What a stream brought: its text, how it ended ("stop", "length", an error's code, "" if it just ended)."""
+    text, ending = "", ""
+    asked = body(prompt, tokens, stream=True, **ENDLESS)
+    async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            frame = json.loads(line.removeprefix("data: "))
+            if "error" in frame:
+                ending = frame["error"]["code"]
+            elif frame["choices"]:
+                text += frame["choices"][0]["delta"].get("content") or ""
+                ending = frame["choices"][0]["finish_reason"] or ending
+    return {"text": text, "ending": ending}
+
+
+async def many(app: App, count: int, tokens: int, meanwhile: Any = None) -> list[dict[str, Any]]:
+    """So many streams at once. meanwhile: what is done while they run."""
+    limits = httpx.Limits(max_connections=count)
+    async with httpx.AsyncClient(base_url=app.url, timeout=ENOUGH_S, limits=limits) as client:
+        streams = [asyncio.create_task(stream(client, f"Say {n}.", tokens)) for n in range(count)]
+        if meanwhile:
+            await asyncio.to_thread(meanwhile)
+        return await asyncio.gather(*streams)
+
+
+def test_answers_are_those_of_one_process(app: App, client: Client, record: dict[str, Any], model: Path) -> None:
+    from millm.engines.base import ChatRequest, EmbedRequest, LoadOptions, Message, Sampling
+    from millm.engines.loader import open_model
+    from millm.records import ModelRecord
+
+    assert record["measured_memory_mb"] > 0
+    engine = open_model(ModelRecord(name="tiny"), LoadOptions(model), lambda _: None)
+    for prompt in PROMPTS:
+        asked = ChatRequest((Message("user", prompt),), sampling=Sampling(temperature=0, max_tokens=32))
+        alone = engine.chat(asked, lambda _: None)
+        whole = client.http.post("/v1/chat/completions", json=body(prompt, 32)).json()
+        choice = whole["choices"][0]
+        assert choice["message"]["content"] == alone.text
+        assert choice["finish_reason"] == alone.finish_reason
+        assert whole["usage"]["completion_tokens"] == alone.completion_tokens
+    vectors = client.http.post("/v1/embeddings", json={"model": "tiny", "input": list(PROMPTS)}).json()["data"]
+    here = engine.embed(EmbedRequest(PROMPTS), lambda _: None).vectors
+    for there, vector in zip(vectors, here, strict=True):
+        assert there["embedding"] == pytest.approx(list(vector), abs=1e-5)
+    engine.close()
+
+
+def test_errors_of_a_replica_are_ours(client: Client, record: dict[str, Any]) -> None:
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 5000))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[str, Any]) -> None:
+    busiest: list[list[int]] = []
+    until(lambda: both_run(client), ENOUGH_S)
+
+    def watch() -> None:
+        until(lambda: busiest.append(loads(client)) or min(busiest[-1]) > 0, ENOUGH_S)
+
+    answers = asyncio.run(many(app, 64, 200, watch))
+    assert Counter(answer["ending"] for answer in answers) == {"length": 64}
+    assert len(busiest[-1]) == 2
+
+
+def loads(client: Client) -> list[int]:
+    return [each["requests"] for each in replicas(client)]
+
+
+def test_streams_that_are_left_end_in_the_replicas(app: App, cluster: RayCluster, record: dict[str, Any]) -> None:
+    at_work = replicas_of(cluster.processes())
+    assert len(at_work) == 2
+
+    def busy() -> bool:
+        """Whether the replicas compute: a share of a core for half a second."""
+        before = sum(sum(each.cpu_times()[:2]) for each in at_work)
+        time.sleep(0.5)
+        return sum(sum(each.cpu_times()[:2]) for each in at_work) - before > 0.15
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(base_url=app.url, timeout=ENOUGH_S) as client:
+            streams = [asyncio.create_task(stream(client, f"Count to {n}.", 1900)) for n in range(32)]
+            await asyncio.to_thread(until, busy, ENOUGH_S)
+            for each in streams:
+                each.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    asyncio.run(leave())
+    until(lambda: not busy(), 10)  # all of them would take much longer
+
+
+def test_a_killed_replica_ends_no_stream_in_silence(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+) -> None:
+    until(lambda: both_run(client), ENOUGH_S)
+
+    def kill_one() -> None:
+        until(lambda: len(loads(client)) == 2 and min(loads(client)) > 8, ENOUGH_S)
+        replicas_of(cluster.processes())[0].kill()
+
+    answers = asyncio.run(many(app, 64, 700, kill_one))
+    endings = Counter(answer["ending"] for answer in answers)
+    assert set(endings) == {"length", "remote_unavailable"}, endings
+    assert endings["length"] >= 16, "the streams of the other replica go on"
+    fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert fresh.status_code == 200, fresh.text
+    until(lambda: both_run(client), ENOUGH_S)
+
+
+def test_a_head_that_went_away_is_said_and_survived(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any], tmp_path: Path
+) -> None:
+    cluster.kill()
+    until(lambda: client.ask("GET", "/api/system", 200)["problems"], ENOUGH_S)
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert answer.status_code == 503
+    assert "Ray" in answer.json()["error"]["message"]
+    cluster.start()
+    broken = load_broken(client, tmp_path / "broken")
+    assert broken["error_code"] == "MODEL_LOAD_FAILED"
+    assert "another shape" in broken["error_message"]
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    client.wait(record["id"], "loaded", ENOUGH_S)
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    assert answer.status_code == 200
+    assert not client.ask("GET", "/api/system", 200)["problems"]
+
+
+def load_broken(client: Client, folder: Path) -> dict[str, Any]:
+    """The record of a model that replicas cannot open, after a load."""
+    made = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(build("qwen3", folder))})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    client.ask("POST", f"/api/models/{made['id']}/load", 202)
+    return until_failed(client, made["id"])
+
+
+def until_failed(client: Client, model_id: int) -> dict[str, Any]:
+    """The record once it has an error."""
+    until(lambda: client.ask("GET", f"/api/models/{model_id}", 200)["error_message"], ENOUGH_S)
+    return dict(client.ask("GET", f"/api/models/{model_id}", 200))
+
+
+def drivers(app: App) -> list[psutil.Process]:
+    """The processes of miLLM that speak with Ray."""
+    return [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in each.cmdline()]
+
+
+def test_after_an_unload_nothing_of_ours_runs(
+    app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
+) -> None:
+    assert replicas_of(cluster.processes())
+    client.ask("POST", f"/api/models/{record['id']}/unload", 202)
+    client.wait(record["id"], "ready", ENOUGH_S)
+    until(lambda: not replicas_of(cluster.processes()), 20)
+    until(lambda: not drivers(app), 20)
+    assert client.ask("GET", "/api/system", 200)["replicas"] == []
+
+
+def test_a_ray_of_its_own_ends_with_a_process_that_is_killed(model: Path, tmp_path: Path) -> None:
+    app = wait_until_up(start_app(tmp_path / "cache", tmp_path / "log", MILLM_ENGINE="ray", **{MARK: str(tmp_path)}))
+    client = Client(app)
+    record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(model)})
+    client.ask("POST", f"/api/models/{record['id']}/load", 202)
+    client.wait(record["id"], "loaded", ENOUGH_S)
+    assert replicas_of(processes_with(MARK, str(tmp_path)))
+    app.process.send_signal(signal.SIGKILL)
+    app.process.wait(10)
+    until(lambda: not processes_with(MARK, str(tmp_path)), 30)
