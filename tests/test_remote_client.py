@@ -83,9 +83,9 @@ def test_the_very_address_that_was_checked_is_the_one_that_is_asked(
     answers = [[("8.8.8.8", 0)], [("127.0.0.1", server.port)]]
     asked: list[str] = []
 
-    def changing(host: str, *_: object, **__: object) -> list[object]:
-        asked.append(host)
-        if host != "evil.example":
+    def changing(host: str | bytes, *_: object, **__: object) -> list[object]:
+        asked.append(host.decode() if isinstance(host, bytes) else host)
+        if asked[-1] != "evil.example":
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", server.port))]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", answers.pop(0)[0])]
 
