@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -12,6 +13,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from browsing import FLAGS, SOON, chromium, field, is_up, open_tab
+from playwright.sync_api import expect, sync_playwright
 from ray_cluster import MARK, RayCluster, processes_with, replicas_of
 from running import App, Client, start_app, wait_until_up
 from serving import until
@@ -125,6 +128,24 @@ def test_errors_of_a_replica_are_ours(client: Client, record: dict[str, Any]) ->
     answer = client.http.post("/v1/chat/completions", json=body("Hello!", 5000))
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_the_page_chats_and_shows_the_replicas(app: App, client: Client, record: dict[str, Any]) -> None:
+    until(lambda: both_run(client), ENOUGH_S)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
+        page = browser.new_page()
+        page.goto(app.url)
+        is_up(page)
+        open_tab(page, "playground")
+        field(page, "chat-input").fill("Hello!")
+        page.locator("#send-btn").click()
+        expect(page.locator("#chat-log .bot").first).to_contain_text(re.compile(r"\w"), timeout=SOON)
+        page.locator("#system-btn").click()
+        shown = page.locator("#system-drawer [data-part=replicas] dd")
+        expect(shown).to_have_count(2, timeout=SOON)
+        expect(shown.first).to_contain_text("running")
+        browser.close()
 
 
 def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[str, Any]) -> None:
