@@ -118,8 +118,8 @@ class Driver:
 
         if not ray.is_initialized():
             return
-        if self._asked["address"]:
-            with suppress(Exception):  # a head that is gone took it along
+        if self._asked["address"] and not self._away:  # a head that is gone took it along
+            with suppress(Exception):
                 serve.delete(self._name)
                 if self._began_serve and not serve.status().applications:
                     serve.shutdown()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from browsing import FLAGS, SOON, chromium, field, is_up, open_tab
 from playwright.sync_api import expect, sync_playwright
-from ray_cluster import MARK, RayCluster, processes_with, replicas_of
+from ray_cluster import MARK, RayCluster, processes_with, replicas_of, title
 from running import App, Client, start_app, wait_until_up
 from serving import until
 from tiny_models import build
@@ -140,7 +140,7 @@ def test_the_page_chats_and_shows_the_replicas(app: App, client: Client, record:
         open_tab(page, "playground")
         field(page, "chat-input").fill("Hello!")
         page.locator("#send-btn").click()
-        expect(page.locator("#chat-log .bot").first).to_contain_text(re.compile(r"\w"), timeout=SOON)
+        expect(page.locator("#chat-log [data-testid=bot]").first).to_contain_text(re.compile(r"\w"), timeout=SOON)
         page.locator("#system-btn").click()
         shown = page.locator("#system-drawer [data-part=replicas] dd")
         expect(shown).to_have_count(2, timeout=SOON)
@@ -240,7 +240,7 @@ def until_failed(client: Client, model_id: int) -> dict[str, Any]:
 
 def drivers(app: App) -> list[psutil.Process]:
     """The processes of miLLM that speak with Ray."""
-    return [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in each.cmdline()]
+    return [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in title(each)]
 
 
 def test_after_an_unload_nothing_of_ours_runs(
