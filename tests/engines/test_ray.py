@@ -1,6 +1,7 @@
 """A model in replicas on a real Ray of two nodes, asked over HTTP; one test goes on where the one before it ended."""
 
 import asyncio
+import importlib.util
 import json
 import re
 import signal
@@ -20,8 +21,10 @@ from running import App, Client, start_app, wait_until_up
 from serving import until
 from tiny_models import build
 
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
 
 ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
 PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
