@@ -17,5 +17,5 @@ lint: .venv/dev
 format: .venv/dev
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-.venv/dev: requirements.txt requirements-dev.txt
+.venv/dev: requirements.txt requirements-ray.txt requirements-dev.txt
 	python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt && touch $@

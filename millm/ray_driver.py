@@ -32,6 +32,7 @@ SILENCE_S = 60.0  # without a sign of life from a replica that has taken one; it
 AWAY_S = 10.0  # for both while Ray's head does not answer: then nobody tells that a replica has died
 TRIES = 3  # of a request that has produced nothing yet
 PAUSE_S = 0.5  # before another replica is tried
+STEP_S = 12.0  # for a step of the opening to end before that
 LEAVE_S = 12.0  # to take everything away
 TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
@@ -57,13 +58,15 @@ class Driver:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._places: dict[int, str] = {}
         self._began_serve = self._away = False
+        self._stepping: asyncio.Task[None] | None = None
         self._look: asyncio.Task[dict[str, Any]] | None = None
 
     async def open(self) -> None:
         """Deploys and waits until the fewest replicas are up. Raises `MiLLMError`."""
         await _reach(self._asked["address"])
-        await asyncio.to_thread(self._connect)
-        await asyncio.to_thread(self._deploy)
+        for step in (self._connect, self._deploy):
+            self._stepping = asyncio.create_task(asyncio.to_thread(step))
+            await asyncio.shield(self._stepping)  # half a step could not be taken back
         loop, fewest = asyncio.get_running_loop(), self._asked["fewest"]
         deadline = loop.time() + UP_S
         while (found := await self._application()).get("status") != "RUNNING":
@@ -102,15 +105,21 @@ class Driver:
                 self._say({"problem": f"Ray's head {why}. If it does not come back, load the model again."})
             await asyncio.sleep(LOOK_S)
 
-    def leave(self) -> None:
-        """Takes the application away, and Ray itself where it is our own."""
+    async def leave(self) -> None:
+        """Takes the application away, and Ray itself where it is our own, after a step of the opening that runs."""
+        if self._stepping:
+            await asyncio.wait({self._stepping}, timeout=STEP_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._take_away), LEAVE_S)
+
+    def _take_away(self) -> None:
         import ray
         from ray import serve
 
         if not ray.is_initialized():
             return
-        if self._asked["address"]:
-            with suppress(Exception):  # a head that is gone took it along
+        if self._asked["address"] and not self._away:  # a head that is gone took it along
+            with suppress(Exception):
                 serve.delete(self._name)
                 if self._began_serve and not serve.status().applications:
                     serve.shutdown()
@@ -212,7 +221,7 @@ class Driver:
         self._say({"id": number, "said": json.dumps([{"error": plain_error(RemoteUnavailable(failed))}])})
 
     async def _heard(self, stream: Any) -> AsyncIterator[str]:
-        """What a replica says. Raises `RemoteUnavailable` if none takes the request, or one is silent for too long."""
+        """What a replica says. Raises `RemoteUnavailable` if none takes the request, or one is silent too long."""
         loop, patience, failed = asyncio.get_running_loop(), WAIT_S, f"No replica took the request in {WAIT_S:.0f} s."
         while True:
             coming, asked_at = asyncio.ensure_future(anext(stream, None)), loop.time()
@@ -260,8 +269,7 @@ async def _drive(say: Say) -> None:
             driver.hear(json.loads(line))
     finally:
         work.cancel()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(driver.leave), LEAVE_S)
+        await driver.leave()
 
 
 async def _run(driver: Driver, say: Say) -> None:

@@ -15,7 +15,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 HERE = Path(__file__).parent
 # Files of few tests that take long; at the end one of them would run alone.
-FIRST = ("ui/", "test_way.py", "test_crash.py", "test_token.py")
+FIRST = ("ui/", "engines/test_ray.py", "test_way.py", "test_crash.py", "test_token.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -82,10 +82,11 @@ def processes_with(name: str, value: str) -> list[psutil.Process]:
 
 def replicas_of(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those of them that hold a model."""
-    return [process for process in processes if "ServeReplica" in _title(process)]
+    return [process for process in processes if "ServeReplica" in title(process)]
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
+    """Its command line; "" once it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

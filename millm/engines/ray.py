@@ -39,7 +39,7 @@ INSTALL = "Ray is not installed. Install it with: pip install -r requirements-ra
 DRIVER = (sys.executable, "-m", "millm.ray_driver")
 TICK_S = 0.25  # between two looks at whether a silent request was cancelled
 DEAF_S = 60.0  # without a word from the driver, which speaks every second
-LEAVE_S = 15.0  # for the driver to take everything away
+LEAVE_S = 30.0  # for the driver to take everything away
 GONE = "The connection to Ray was lost, and with it the replicas. Load the model again."
 LOADED = 90.0  # percent of the load when every replica is up
 

@@ -43,6 +43,7 @@ def test_fields_become_a_request(listening: tuple[Listening, TestClient]) -> Non
             (Message("system", "be brief"), Message("assistant", "ok"), Message("user", "one\ntwo")),
             sampling=Sampling(0.0, 0.5, 40, 9, ("a", "b"), 7),
             parsed=True,
+            unsaid=frozenset({"min_p", "repetition_penalty"}),
         )
     ]
 
@@ -128,4 +129,5 @@ def test_a_plain_completion_takes_prompts_as_they_stand(
 ) -> None:
     engine, client = listening
     assert complete(client, prompt=prompt).status_code == 200
-    assert engine.asked == [ChatRequest(prompts=prompts, sampling=Sampling(max_tokens=16))]
+    unsaid = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"})
+    assert engine.asked == [ChatRequest(prompts=prompts, sampling=Sampling(max_tokens=16), unsaid=unsaid)]

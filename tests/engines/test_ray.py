@@ -1,7 +1,9 @@
 """A model in replicas on a real Ray of two nodes, asked over HTTP; one test goes on where the one before it ended."""
 
 import asyncio
+import importlib.util
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -12,13 +14,17 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from ray_cluster import MARK, RayCluster, processes_with, replicas_of
+from browsing import FLAGS, SOON, chromium, field, is_up, open_tab
+from playwright.sync_api import expect, sync_playwright
+from ray_cluster import MARK, RayCluster, processes_with, replicas_of, title
 from running import App, Client, start_app, wait_until_up
 from serving import until
 from tiny_models import build
 
-pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
+]
 
 ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
 PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
@@ -127,6 +133,24 @@ def test_errors_of_a_replica_are_ours(client: Client, record: dict[str, Any]) ->
     assert answer.json()["error"]["code"] == "context_length_exceeded"
 
 
+def test_the_page_chats_and_shows_the_replicas(app: App, client: Client, record: dict[str, Any]) -> None:
+    until(lambda: both_run(client), ENOUGH_S)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
+        page = browser.new_page()
+        page.goto(app.url)
+        is_up(page)
+        open_tab(page, "playground")
+        field(page, "chat-input").fill("Hello!")
+        page.locator("#send-btn").click()
+        expect(page.locator("#chat-log [data-testid=bot]").first).to_contain_text(re.compile(r"\w"), timeout=SOON)
+        page.locator("#system-btn").click()
+        shown = page.locator("#system-drawer [data-part=replicas] dd")
+        expect(shown).to_have_count(2, timeout=SOON)
+        expect(shown.first).to_contain_text("running")
+        browser.close()
+
+
 def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[str, Any]) -> None:
     busiest: list[list[int]] = []
     until(lambda: both_run(client), ENOUGH_S)
@@ -219,7 +243,7 @@ def until_failed(client: Client, model_id: int) -> dict[str, Any]:
 
 def drivers(app: App) -> list[psutil.Process]:
     """The processes of miLLM that speak with Ray."""
-    return [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in each.cmdline()]
+    return [each for each in psutil.Process(app.process.pid).children() if "millm.ray_driver" in title(each)]
 
 
 def test_after_an_unload_nothing_of_ours_runs(
