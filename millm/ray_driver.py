@@ -145,9 +145,8 @@ class Driver:
         try:
             ray.init(address=address or "local", runtime_env=modules, log_to_driver=False, **({} if address else own))
         except Exception as error:
-            raise RemoteUnavailable(
-                f"Ray cannot be reached at {address or 'this machine'}: {first_line(error)}"
-            ) from error
+            where = f"be reached at {address} with this token" if address else "start here"
+            raise RemoteUnavailable(f"Ray cannot {where}: {first_line(error)}") from error
         needed = self._asked["fewest"] * self._asked["gpus"]
         if not address and needed > (there := ray.cluster_resources().get("GPU", 0)):
             raise LoadFailed(f"The replicas need {needed:g} GPUs; this machine has {there:g}.")
