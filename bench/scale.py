@@ -34,9 +34,9 @@ from app import OF_REPLICAS  # noqa: E402
 from millm.engines.base import ChatRequest, Completion, Engine, LoadOptions, Message, Sampling  # noqa: E402
 from millm.engines.ray import Cluster, open_ray  # noqa: E402
 from millm.events import Event, Report  # noqa: E402
-from millm.records import ModelRecord  # noqa: E402
+from millm.records import ModelRecord, Source  # noqa: E402
 
-RECORD = ModelRecord(id=1, name="scale")
+RECORD = ModelRecord(id=1, name="scale", source=Source.LOCAL)
 MIDDLE = {
     "hidden_size": 1024,
     "num_hidden_layers": 8,

@@ -32,6 +32,7 @@ SILENCE_S = 60.0  # without a sign of life from a replica that has taken one; it
 AWAY_S = 10.0  # for both while Ray's head does not answer: then nobody tells that a replica has died
 TRIES = 3  # of a request that has produced nothing yet
 PAUSE_S = 0.5  # before another replica is tried
+CONNECT_S = 120.0  # for Ray to start or to be reached, and for Serve to take the application
 STEP_S = 12.0  # for a step of the opening to end before that
 LEAVE_S = 12.0  # to take everything away
 TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
@@ -66,7 +67,10 @@ class Driver:
         await _reach(self._asked["address"])
         for step in (self._connect, self._deploy):
             self._stepping = asyncio.create_task(asyncio.to_thread(step))
-            await asyncio.shield(self._stepping)  # half a step could not be taken back
+            done, _ = await asyncio.wait({self._stepping}, timeout=CONNECT_S)  # half a step could not be taken back
+            if not done:
+                raise RemoteUnavailable(f"Ray did not answer within {CONNECT_S:.0f} s. Is it the right token?")
+            self._stepping.result()
         loop, fewest = asyncio.get_running_loop(), self._asked["fewest"]
         deadline = loop.time() + UP_S
         while (found := await self._application()).get("status") != "RUNNING":
@@ -141,9 +145,8 @@ class Driver:
         try:
             ray.init(address=address or "local", runtime_env=modules, log_to_driver=False, **({} if address else own))
         except Exception as error:
-            raise RemoteUnavailable(
-                f"Ray cannot be reached at {address or 'this machine'}: {first_line(error)}"
-            ) from error
+            where = f"be reached at {address} with this token" if address else "start here"
+            raise RemoteUnavailable(f"Ray cannot {where}: {first_line(error)}") from error
         needed = self._asked["fewest"] * self._asked["gpus"]
         if not address and needed > (there := ray.cluster_resources().get("GPU", 0)):
             raise LoadFailed(f"The replicas need {needed:g} GPUs; this machine has {there:g}.")

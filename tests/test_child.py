@@ -50,6 +50,12 @@ def test_one_that_has_ended_says_so(child: Child) -> None:
     assert child.end(5) == (3, "to nobody\nlast words")
 
 
+def test_one_that_is_to_leave_ends_by_itself_and_hears_nothing_more(child: Child) -> None:
+    assert child.leave(20)[0] == 0, "its standard input ended"
+    with pytest.raises(BrokenPipeError):
+        child.send({"do": "that"})
+
+
 def test_one_that_hangs_is_killed(child: Child) -> None:
     child.send({"do": "sleep"})
     assert child.read(0.1) is None

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -199,8 +200,9 @@ class RayEngine:
         finally:
             del self._waiting[number]
             self._producing.discard(number)
-            if not ended and not self._gone:
-                self._send({"cancel": number})
+            if not ended:
+                with suppress(RemoteUnavailable):  # whose replicas are gone, too
+                    self._send({"cancel": number})
 
     def _send(self, value: Mapping[str, Any]) -> None:
         try:
