@@ -22,6 +22,7 @@ from millm.engines.quality import compare  # noqa: E402
 from millm.engines.quantize import quantize  # noqa: E402
 from millm.events import Event  # noqa: E402
 from millm.records import ModelRecord, Quantization  # noqa: E402
+from tools.guide.training import train  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +100,14 @@ def test_every_matrix_can_be_quantized() -> None:
         "bfloat16",
         CONTEXT,
     )
+
+
+def test_training_goes_on_from_what_it_knows(
+    corpus: Corpus, tokenizer: "transformers.PreTrainedTokenizerBase"
+) -> None:
+    _, trained = train(corpus, tokenizer, lambda line: None, steps=2, minutes=60, seed=3, start=FOLDER)
+    assert trained.steps == 2
+    assert trained.loss < 0.3  # a new network's is above 7
 
 
 def test_its_chat_template_writes_what_it_was_trained_on(

@@ -1,6 +1,7 @@
 """Makes millm-guide, the model that ships with miLLM: text, tokenizer, training, examination, folder.
 
     python tools/train_guide.py                                  # about half an hour on two cores
+    python tools/train_guide.py --start models/millm-guide       # goes on from it: enough for a few new facts
     python tools/train_guide.py --evaluate models/millm-guide    # only the examination
 
 Plain PyTorch in float32 on the CPU, seeds fixed. The weights are saved in bfloat16 and examined as they were saved.
@@ -58,14 +59,15 @@ def evaluate(folder: Path, corpus: Corpus) -> Report:
     return report
 
 
-def make(folder: Path, corpus: Corpus, steps: int, minutes: float, seed: int) -> None:
+def make(folder: Path, corpus: Corpus, steps: int, minutes: float, seed: int, start: Path | None) -> None:
     """Trains, saves, examines, and writes the model card."""
-    tokenizer = train_tokenizer(texts(corpus))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(start) if start else train_tokenizer(texts(corpus))
     print(f"{len(corpus.intents)} intents, {len(tokenizer)} tokens in the vocabulary", flush=True)
-    network, trained = train(corpus, tokenizer, lambda line: print(line, flush=True), steps, minutes, seed)
+    network, trained = train(corpus, tokenizer, lambda line: print(line, flush=True), steps, minutes, seed, start)
     save(network, tokenizer, folder)
     report = evaluate(folder, corpus)
-    (folder / "README.md").write_text(card.write(network, trained, report, len(corpus.intents)), "utf-8")
+    text = card.write(network, trained, report, len(corpus.intents), start is not None)
+    (folder / "README.md").write_text(text, "utf-8")
     _say_sizes(folder, network, trained)
 
 
@@ -83,6 +85,7 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only examine the model in this folder")
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="go on from the model in this folder")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where to write the model")
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer for a trial")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="at most so long, on a busy machine")
@@ -95,7 +98,7 @@ def main() -> None:
     if given.evaluate:
         evaluate(given.evaluate, Corpus())
     else:
-        make(given.out, Corpus(), given.steps, given.minutes, given.seed)
+        make(given.out, Corpus(), given.steps, given.minutes, given.seed, given.start)
 
 
 if __name__ == "__main__":

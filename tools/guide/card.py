@@ -26,9 +26,10 @@ tokens, a context of {context} tokens, ChatML turns.
 ## How it was made
 
 `python tools/train_guide.py` writes the text, trains and examines the model: {steps} steps in float32 with Muon and
-AdamW, {minutes:.0f} minutes of processor time. Every word of the text was written for this project: {intents}
-intents with one answer each, patterns for their phrasings, second questions, questions that are none of its business,
-and tasks with random values. No text and no weights from elsewhere.
+AdamW, {minutes:.0f} minutes of processor time{went_on}.
+Every word of the text was written for this project: {intents} intents with one answer each, patterns for their
+phrasings, second questions, questions that are none of its business, and tasks with random values. No text and no
+weights from elsewhere.
 
 ## How good it is
 
@@ -48,8 +49,11 @@ Licence: Apache-2.0.
 """
 
 
-def write(network: Any, trained: Trained, report: Report, intents: int) -> str:
-    """The card of a trained and examined model."""
+WENT_ON = ", from the weights of the version before, made in the same way"
+
+
+def write(network: Any, trained: Trained, report: Report, intents: int, went_on: bool) -> str:
+    """The card of a trained and examined model. went_on: it was trained before, on an earlier text."""
     config = network.config
     return TEXT.format(
         parameters=network.num_parameters(),
@@ -59,6 +63,7 @@ def write(network: Any, trained: Trained, report: Report, intents: int) -> str:
         context=config.max_position_embeddings,
         steps=trained.steps,
         minutes=trained.cpu_s / 60,
+        went_on=WENT_ON if went_on else "",
         intents=intents,
         words=round(len(values()["word"]), -1),
         table=table(report),

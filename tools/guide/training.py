@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -19,6 +20,7 @@ STEPS, MINUTES = 6000, 55.0  # whichever is over first ends the training
 TOKENS_A_STEP = 4096
 POOL = 1536  # conversations that are sorted by length together
 RATE, LAST_RATE, WARM_UP = 3e-3, 2e-5, 60
+RATE_AGAIN = 1e-3  # of a network that goes on from weights that are there
 DECAY, EMBEDDING_DECAY, DROPOUT, CLIP = 0.1, 0.01, 0.1, 1.0
 QUESTION_WEIGHT = 0.1  # of the tokens that are not the model's own
 SHORTENED, OPENING = 0.65, (6, 16)  # share of rows cut after so many tokens of the last answer: it is decided by then
@@ -64,6 +66,13 @@ def make_network(tokenizer: Any) -> Any:
     network = Qwen3ForCausalLM(config)
     network.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     return network
+
+
+def _opened(folder: Path) -> Any:
+    """The network of a folder, to be trained on."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def _drop_out(network: Any) -> None:
@@ -152,11 +161,11 @@ def validation_loss(network: Any, held: list[Batch]) -> float:
     return total / tokens
 
 
-def _rate(step: int, done: float) -> float:
+def _rate(step: int, done: float, highest: float) -> float:
     """The learning rate. done: the share of the training that lies behind, 0-1."""
     if step < WARM_UP:
-        return RATE * (step + 1) / WARM_UP
-    return LAST_RATE + (RATE - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+        return highest * (step + 1) / WARM_UP
+    return LAST_RATE + (highest - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class _Optimizer:
@@ -181,36 +190,45 @@ class _Optimizer:
 
 
 def train(
-    corpus: Corpus, tokenizer: Any, say: Callable[[str], None], steps: int, minutes: float, seed: int
+    corpus: Corpus,
+    tokenizer: Any,
+    say: Callable[[str], None],
+    steps: int,
+    minutes: float,
+    seed: int,
+    start: Path | None = None,
 ) -> tuple[Any, Trained]:
     """Trains a network in float32 and returns it as it was at its best on the validation set.
+
+    start: the folder of a network that has this tokenizer and knows most of the text already; None for a new one.
 
     It ends after so many steps or minutes, whichever come first; the learning rate falls accordingly. The validation
     set is more of the same text, made with another seed; held-out questions are in neither.
     """
     torch.manual_seed(seed)
     encoder = Encoder(tokenizer)
-    network = make_network(tokenizer)
+    network = _opened(start) if start else make_network(tokenizer)
+    highest, copy_steps = (RATE_AGAIN, 0) if start else (RATE, COPY_STEPS)
     _drop_out(network)
     network.train()
     optimizer = _Optimizer(network)
     held = _validation_set(corpus, encoder, seed)
     begun, cpu = time.monotonic(), time.process_time()
     best, kept = math.inf, {}
-    first = islice(copies(encoder, Random(seed)), COPY_STEPS)
+    first = islice(copies(encoder, Random(seed)), copy_steps)
     for step, batch in enumerate(chain(first, batches(corpus, encoder, Random(seed))), 1):
         done = max(step / steps, (time.monotonic() - begun) / 60 / minutes)
         loss = (_losses(network, batch) * batch[2]).sum() / batch[2].sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step(_rate(step, min(1.0, done)))
-        if step <= COPY_STEPS and step % 50 == 0:
+        optimizer.step(_rate(step, min(1.0, done), highest))
+        if step <= copy_steps and step % 50 == 0:
             say(f"copy {step}: loss {loss.item():.3f}, {time.monotonic() - begun:.0f} s")
         if step % VALIDATE_EVERY == 0 or done >= 1:
             now = validation_loss(network, held)
             seconds = time.monotonic() - begun
             say(f"step {step} of {steps}: loss {loss.item():.3f}, validation {now:.4f}, {seconds:.0f} s")
-            if now < best and step > COPY_STEPS:
+            if now < best and step > copy_steps:
                 best, kept = now, {name: value.detach().clone() for name, value in network.state_dict().items()}
         if done >= 1:
             break
