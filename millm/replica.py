@@ -27,6 +27,7 @@ SAYS, QUIET, ENDS = "s", "q", "e"
 CANNOT_OPEN = "miLLM cannot open this model here: "
 """Stands before the JSON of an error, in what a constructor that failed complains of."""
 AT_ONCE = 64  # requests in a replica: 32 step together, the others wait beside their prompts
+PACE_S = 0.05  # for the tokens after the first to gather before they are sent
 BEAT_S = 1.0  # between two signs of life while nothing else is to be said
 
 
@@ -81,23 +82,27 @@ class Replica:
         job: Job[None] = Job(on_event=hear, on_end=ended)
         self._lane.submit(lambda job: say(ENDS, {"answer": plain(work(job.report))}), job)
         try:
-            said = QUIET + json.dumps([{"at": self._name}])
+            said, until = QUIET + json.dumps([{"at": self._name}]), 0.0
             while not said.startswith(ENDS):
                 yield said
-                said = await _gathered(heard)
+                until = loop.time() + PACE_S if said.startswith(SAYS) else until  # the first token goes at once
+                said = await _gathered(heard, until)
             yield said
         finally:
             job.cancel()
 
 
-async def _gathered(heard: "asyncio.Queue[tuple[str, dict[str, Any]]]") -> str:
-    """Everything that was said since the last time, in one text: tokens that come fast cost Ray one message."""
+async def _gathered(heard: "asyncio.Queue[tuple[str, dict[str, Any]]]", until: float) -> str:
+    """What is said up to a time of the loop, in one text: a message through Ray costs more than a token."""
+    loop = asyncio.get_running_loop()
+    items: list[tuple[str, dict[str, Any]]] = []
     try:
-        items = [await asyncio.wait_for(heard.get(), BEAT_S)]
+        items.append(await asyncio.wait_for(heard.get(), BEAT_S))
+        while items[-1][0] != ENDS and (not heard.empty() or loop.time() < until):
+            items.append(await asyncio.wait_for(heard.get(), max(0.001, until - loop.time())))
     except TimeoutError:
-        return QUIET + "[]"
-    while not heard.empty():
-        items.append(heard.get_nowait())
+        if not items:
+            return QUIET + "[]"
     kinds = {kind for kind, _ in items}
     kind = ENDS if ENDS in kinds else SAYS if SAYS in kinds else QUIET
     return kind + json.dumps([item for _, item in items])

@@ -71,6 +71,15 @@ def test_a_silent_answer_gives_signs_of_life(engine: FakeEngine, monkeypatch: py
     assert said.count(QUIET + "[]") >= 3
 
 
+def test_tokens_after_the_first_travel_together(engine: FakeEngine) -> None:
+    engine.pause_s = 0.002
+    said = asyncio.run(heard(Replica("{}").chat(asked("word " * 100))))
+    sizes = [len(json.loads(each[1:])) for each in said if each[0] == SAYS]
+    assert sizes[0] <= 2, "the first goes at once"
+    assert len(said) < 50
+    assert sum("event" in item for item in items(said)) == 100
+
+
 def test_nobody_listens_and_the_answer_stops(engine: FakeEngine) -> None:
     engine.pause_s = 0.05
 
