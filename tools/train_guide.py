@@ -46,7 +46,8 @@ def save(network: Any, tokenizer: Any, folder: Path) -> None:
     described = folder / "tokenizer_config.json"
     older = {"tokenizer_class": "PreTrainedTokenizerFast"}  # a name that older releases know too
     known = json.loads(described.read_text()) | older
-    described.write_text(json.dumps(known, indent=2) + "\n")
+    kept = {key: value for key, value in known.items() if key not in ("is_local", "local_files_only")}
+    described.write_text(json.dumps(kept, indent=2) + "\n")
     for path in folder.iterdir():
         path.chmod(0o644)
 
