@@ -94,4 +94,4 @@ def completed(request: ChatRequest, settings: Mapping[str, Any]) -> ChatRequest:
     text, messages = system_prompt_of(settings), request.messages
     if text and messages and all(message.role != "system" for message in messages):
         messages = (Message("system", text), *messages)
-    return replace(request, messages=messages, sampling=sampling, unsaid=request.unsaid - wanted.keys())
+    return replace(request, messages=messages, sampling=sampling, unsaid=request.unsaid.difference(wanted))

@@ -60,6 +60,7 @@ def test_what_a_request_leaves_open_is_filled_in() -> None:
     assert request.sampling == Sampling(temperature=0.3, top_k=40, max_tokens=99, clip=True)
     assert request.messages == (Message("system", "Be brief."), *HELLO)
     assert request.unsaid == ALL - {"temperature", "top_k", "max_tokens"}, "what is nobody's wish"
+    assert isinstance(request.unsaid, frozenset), "as it is declared: it may go to another process"
 
 
 def test_what_a_request_says_wins() -> None:
