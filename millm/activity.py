@@ -95,9 +95,11 @@ class Activity:
             )
         if job and job.kind == "load":
             return record.with_(status=Status.LOADING, error_message=None, error_code=None)
-        if loaded and loaded.model_id == record.id:
+        mine = loaded if loaded and loaded.model_id == record.id else None
+        leaving = loaded is None and job is not None and job.kind == "unload"  # it is busy until its memory is back
+        if mine or leaving:
             active = record.active or record.model_type is ModelType.LLM
-            return record.with_(status=Status.LOADED, active=active, loaded_at=loaded.loaded_at)
+            return record.with_(status=Status.LOADED, active=active, loaded_at=mine.loaded_at if mine else None)
         return record
 
     def _progress(self, job: Job[ModelRecord], event: Event) -> None:

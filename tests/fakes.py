@@ -172,6 +172,17 @@ class FakeOpener:
         return self.opened[-1]
 
 
+class RoomyStore(Store):
+    """A store that believes in so many free bytes."""
+
+    def __init__(self, root: Path, free: int) -> None:
+        super().__init__(root)
+        self._free = free
+
+    def free_bytes(self) -> int:
+        return self._free
+
+
 def make_manager(
     root: Path,
     fetcher: FakeFetcher | None = None,
@@ -184,9 +195,13 @@ def make_manager(
     quantizer: Quantizer | None = None,
     measure: Measure = measure,
     devices: tuple[Device, ...] = (),
+    free_disk: int | None = None,
 ) -> Manager:
-    """A manager on a real registry and store below `root`, with a fake source and fake engines."""
-    store = Store(root)
+    """A manager on a real registry and store below `root`, with a fake source and fake engines.
+
+    free_disk: bytes that the store believes to be free; None for what the disk has.
+    """
+    store = Store(root) if free_disk is None else RoomyStore(root, free_disk)
     store.open()
     registry = Registry(store.registry_path, store.published)
     devices = devices or (Device("cpu", "RAM", 16 << 30, free_memory),)

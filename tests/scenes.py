@@ -45,6 +45,8 @@ SOON = 120_000  # milliseconds: generous, since a shared machine may be busy
 DIGEST = "sha256:" + "0" * 64  # given, so that nobody reads gigabytes of nothing
 GPU = Device("cuda", "NVIDIA GeForce RTX 4090", 24 * 10**9, 19 * 10**9)
 
+FREE_DISK = 400 * 10**9
+
 ANSWER = """Quantization stores each weight with fewer bits. **Q4** keeps 4 bits instead of 16, so a model takes \
 about a quarter of the memory, and it reads those bytes faster too.
 
@@ -172,6 +174,7 @@ class Scene:
             guide=ROOT / "models" / "millm-guide",
             quantizer=lambda *_: None,
             devices=(GPU,),
+            free_disk=FREE_DISK,
         )
         settings = read_settings(["--model-cache-dir", str(folder)], {"HF_TOKEN": "hf_secret"})
         app = ui.mount(create_app(self.manager, GuardPolicy()), self.manager, settings)

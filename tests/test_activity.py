@@ -63,3 +63,17 @@ def test_the_live_record_shows_the_job_instead_of_the_stored_error() -> None:
     lane.call(lambda: None)
     assert notices(activity)[-1] == ("model:download:error", "no")
     assert activity.live(RECORD) == RECORD
+
+
+def test_a_model_is_ready_only_when_its_unload_is_over() -> None:
+    activity, lane = make()
+    seen: list[Status] = []
+
+    def settle(error: BaseException | None) -> ModelRecord:
+        seen.append(activity.live(RECORD).status)  # nothing is in memory any more
+        return RECORD
+
+    activity.submit("unload", RECORD, lane, lambda job: RECORD, settle)
+    lane.call(lambda: None)
+    assert seen == [Status.LOADED]
+    assert (activity.live(RECORD).status, activity.job(1)) == (Status.READY, None)
