@@ -10,8 +10,6 @@ import json
 import os
 import secrets
 import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,27 +19,19 @@ from millm.engines.plain import plain_error
 from millm.engines.ray import INSTALL
 from millm.errors import LoadFailed, MiLLMError, RemoteUnavailable
 from millm.loops import in_own_loop
+from millm.ray_requests import Requests, Say
 from millm.ray_status import described, details, first_line, messages, open_error, problem, replicas
-from millm.replica import AT_ONCE, ENDS, SAYS, Replica
+from millm.replica import AT_ONCE, Replica
 
 UP_S = 900.0  # for the replicas to come up; where a cluster grows, nodes are started meanwhile
 LOOK_S = 1.0  # between two looks at the replicas
 HEAD_S = 5.0  # for Ray's head to answer such a look
-WAIT_S = 120.0  # for a replica to take a request
-SILENCE_S = 60.0  # without a sign of life from a replica that has taken one; it gives one every second
-AWAY_S = 10.0  # for both while Ray's head does not answer: then nobody tells that a replica has died
-TRIES = 3  # of a request that has produced nothing yet
-PAUSE_S = 0.5  # before another replica is tried
 CONNECT_S = 120.0  # for Ray to start or to be reached, and for Serve to take the application
 STEP_S = 12.0  # for a step of the opening to end before that
 LEAVE_S = 12.0  # to take everything away
 TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
-DIED = "The replica that was answering has died or does not answer any more. Ask again."
-AWAY = "Ray's head does not answer, and no replica either. If that stays so, load the model again."
 LONGEST_LINE = 1 << 30  # bytes
-
-Say = Callable[[dict[str, Any]], None]
 
 
 class Driver:
@@ -56,9 +46,8 @@ class Driver:
         self._say = say
         self._name: str = asked["name"]
         self._handle: Any = None
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._places: dict[int, str] = {}
-        self._began_serve = self._away = False
+        self._requests: Requests | None = None
+        self._began_serve = False
         self._stepping: asyncio.Task[None] | None = None
         self._look: asyncio.Task[dict[str, Any]] | None = None
 
@@ -81,30 +70,26 @@ class Driver:
             if loop.time() > deadline:
                 raise LoadFailed(f"Only {up} of {fewest} replicas came up in {UP_S:.0f} s. {messages(found)}"[:1000])
             await asyncio.sleep(LOOK_S / 4)
+        self._requests = Requests(self._handle, self._say)
         self._say({"opened": json.loads(await self._handle.about.remote())})
 
     def hear(self, told: dict[str, Any]) -> None:
-        """Begins a request, or cancels one."""
-        if "cancel" in told:
-            if task := self._tasks.get(told["cancel"]):
-                task.cancel()
-            return
-        number = told["id"]
-        task = asyncio.create_task(self._answer(number, told["ask"], json.dumps(told["request"])))
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._forget(number))
+        """Begins a request, or cancels one. Called once it is open."""
+        assert self._requests is not None
+        self._requests.hear(told)
 
     async def watch(self) -> None:
-        """Says how the replicas are, as long as it runs."""
+        """Says how the replicas are, as long as it runs. Called once it is open."""
+        requests = self._requests
+        assert requests is not None
         while True:
             try:
                 found = await self._application()
-                running = Counter(self._places.values())
-                each = [described(replica, running) for replica in replicas(found)]
+                each = [described(replica, requests.running()) for replica in replicas(found)]
                 self._say({"replicas": each, "problem": problem(each, self._asked["fewest"])})
-                self._away = False
+                requests.away = False
             except Exception as error:  # noqa: BLE001  (whatever Ray raises, the person sees it, and the next look may do)
-                self._away = True
+                requests.away = True
                 why = "does not answer" if isinstance(error, TimeoutError) else f"fails: {first_line(error)}"
                 self._say({"problem": f"Ray's head {why}. If it does not come back, load the model again."})
             await asyncio.sleep(LOOK_S)
@@ -122,7 +107,8 @@ class Driver:
 
         if not ray.is_initialized():
             return
-        if self._asked["address"] and not self._away:  # a head that is gone took it along
+        away = self._requests is not None and self._requests.away
+        if self._asked["address"] and not away:  # a head that is gone took it along
             with suppress(Exception):
                 serve.delete(self._name)
                 if self._began_serve and not serve.status().applications:
@@ -193,58 +179,6 @@ class Driver:
         self._look = None
         found: dict[str, Any] = done.pop().result()["applications"][self._name]
         return found
-
-    async def _answer(self, number: int, ask: str, request: str) -> None:
-        """Passes on what a replica answers; asks another one if it dies before it has produced anything."""
-        failed = DIED
-        for _ in range(TRIES):
-            begun = False
-            stream = self._handle.options(stream=True, method_name=ask).remote(request)
-            try:
-                async for said in self._heard(stream):
-                    if "at" in (first := json.loads(said[1:]) or [{}])[0]:
-                        self._places[number] = first[0]["at"]
-                    begun = begun or said[0] == SAYS
-                    self._say({"id": number, "said": said[1:]})
-                    if said[0] == ENDS:
-                        return
-            except asyncio.CancelledError:
-                stream.cancel()
-                return
-            except RemoteUnavailable as error:
-                stream.cancel()
-                failed = error.message
-                break
-            except Exception as error:  # noqa: BLE001  (whatever Ray makes of a death; its text goes to the log)
-                sys.stderr.write(f"a replica failed: {first_line(error)}\n")
-            if begun:
-                break
-            self._places.pop(number, None)
-            await asyncio.sleep(PAUSE_S)
-        self._say({"id": number, "said": json.dumps([{"error": plain_error(RemoteUnavailable(failed))}])})
-
-    async def _heard(self, stream: Any) -> AsyncIterator[str]:
-        """What a replica says. Raises `RemoteUnavailable` if none takes the request, or one is silent too long."""
-        loop, patience, failed = asyncio.get_running_loop(), WAIT_S, f"No replica took the request in {WAIT_S:.0f} s."
-        while True:
-            coming, asked_at = asyncio.ensure_future(anext(stream, None)), loop.time()
-            try:
-                while not (await asyncio.wait({coming}, timeout=LOOK_S))[0]:
-                    silent_s = loop.time() - asked_at
-                    if self._away and silent_s > AWAY_S:
-                        raise RemoteUnavailable(AWAY)
-                    if silent_s > patience:
-                        raise RemoteUnavailable(failed)
-            finally:
-                coming.cancel()
-            if (said := coming.result()) is None:
-                return
-            yield said
-            patience, failed = SILENCE_S, DIED
-
-    def _forget(self, number: int) -> None:
-        del self._tasks[number]
-        self._places.pop(number, None)
 
 
 async def _reach(address: str) -> None:

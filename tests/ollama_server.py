@@ -7,16 +7,12 @@ sentences of errors that people meet. Not a copy of its code; what the documenta
 
 import json
 import re
-import select
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-Json = dict[str, Any]
+from fake_http import FakeRoutes, FakeServer, Json
 
 
 @dataclass
@@ -76,14 +72,11 @@ class OllamaServer:
     gone: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._http = _Http(("127.0.0.1", 0), _Routes)
-        self._http.ollama = self
-        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
+        self._http = FakeServer(0, _Routes, self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.stop()
 
     @property
     def host(self) -> str:
@@ -101,45 +94,17 @@ class OllamaServer:
         return bool(self.gone)
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    ollama: OllamaServer
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of these tests."""
-
-
-class _Routes(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Http
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-    def do_GET(self) -> None:
-        self._route()
-
-    def do_POST(self) -> None:
-        self._route()
-
-    def do_DELETE(self) -> None:
-        self._route()
-
-    def _route(self) -> None:
-        ollama = self.server.ollama
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+class _Routes(FakeRoutes):
+    def route(self) -> None:
+        ollama: OllamaServer = self.server.owner
+        body = self.body()
         ollama.seen.append((self.path, body))
         if self.path in ollama.refusals:
             status, text = ollama.refusals[self.path]
             return self._json({"error": text}, status)
-        if (
-            ollama.fault
-            and ollama.fault.path == self.path
-            and ollama.fault.kind == "silent"
-            and not ollama.fault.after
-        ):
-            return self._be_silent()
+        fault = ollama.fault
+        if fault and (fault.path, fault.kind, fault.after) == (self.path, "silent", 0):
+            return self.be_silent(ollama.gone)
         name = full_name(body.get("model", ""))
         answer = getattr(self, f"_{self.command.lower()}_{self.path.removeprefix('/api/')}", None)
         if answer is None:
@@ -216,48 +181,30 @@ class _Routes(BaseHTTPRequestHandler):
 
     def _stream(self, messages: Iterable[Json]) -> None:
         """Sends messages as lines, as they come; where the fault says so it happens."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-ndjson")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        fault = self.server.ollama.fault
+        self.begin_stream("application/x-ndjson")
+        fault = self.server.owner.fault
         for number, message in enumerate(messages):
             if fault and fault.path == self.path and number >= fault.after:
                 if fault.kind == "slow":
                     time.sleep(fault.pause)
                 elif fault.kind == "silent":
-                    return self._be_silent()
+                    return self.be_silent(self.server.owner.gone)
                 elif fault.kind == "drop":
-                    return self._drop()
+                    return self.drop()
                 else:
                     if fault.kind == "error":
                         self._line({"error": fault.text})
                     break
             self._line(message)
-        self.wfile.write(b"0\r\n\r\n")
+        self.end_stream()
         return None
 
     def _line(self, message: Json) -> None:
-        data = json.dumps(message, ensure_ascii=False).encode() + b"\n"
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.send(json.dumps(message, ensure_ascii=False).encode() + b"\n")
 
     def _json(self, answer: object, status: int = 200) -> None:
         data = b"" if answer is None else json.dumps(answer, ensure_ascii=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _be_silent(self) -> None:
-        if select.select([self.connection], [], [], 10)[0]:  # nothing but the end of the connection can come
-            self.server.ollama.gone.append(time.monotonic())
-        self.close_connection = True
-
-    def _drop(self) -> None:
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
-        self.close_connection = True
+        self.answer(data, "application/json; charset=utf-8", status)
 
 
 def full_name(name: str) -> str:

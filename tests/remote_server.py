@@ -5,16 +5,13 @@ Written from OpenAI's public API reference. Answers are an echo, or what a test 
 
 import json
 import re
-import select
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 
-Json = dict[str, Any]
+from fake_http import FakeRoutes, FakeServer, Json
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -54,15 +51,12 @@ class RemoteServer:
     gone: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._http = _Http(("127.0.0.1", self.port), _Routes)
-        self._http.remote = self
+        self._http = FakeServer(self.port, _Routes, self)
         self.port = self._http.server_port
-        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.stop()
 
     @property
     def url(self) -> str:
@@ -73,32 +67,10 @@ class RemoteServer:
         return [body for seen, body in self.seen if seen == f"/v1{path}"]
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    remote: RemoteServer
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is part of these tests."""
-
-
-class _Routes(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Http
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-    def do_GET(self) -> None:
-        self._route()
-
-    def do_POST(self) -> None:
-        self._route()
-
-    def _route(self) -> None:
-        remote = self.server.remote
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+class _Routes(FakeRoutes):
+    def route(self) -> None:
+        remote: RemoteServer = self.server.owner
+        body = self.body()
         remote.seen.append((self.path, body))
         remote.headers.append(dict(self.headers))
         if self.path in remote.refusals:
@@ -122,17 +94,14 @@ class _Routes(BaseHTTPRequestHandler):
 
     def _stream(self, chunks: list[Json]) -> None:
         """Sends chunks as events, as they come; where the fault says so it happens."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        fault = self.server.remote.fault
+        self.begin_stream("text/event-stream")
+        fault = self.server.owner.fault
         for number, chunk in enumerate(chunks):
             if fault and number >= fault.after and not self._go_on(fault):
                 return
-            self._send(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-        self._send(DONE)
-        self.wfile.write(b"0\r\n\r\n")
+            self.send(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        self.send(DONE)
+        self.end_stream()
 
     def _go_on(self, fault: Fault) -> bool:
         """Whether the stream goes on after what the fault does."""
@@ -141,37 +110,28 @@ class _Routes(BaseHTTPRequestHandler):
                 time.sleep(fault.pause)
                 return True
             case "silent":
-                if select.select([self.connection], [], [], 30)[0]:  # only the end of the connection can come
-                    self.server.remote.gone.append(time.monotonic())
+                self.be_silent(self.server.owner.gone)
             case "drop":
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
+                self.drop()
             case "error":
-                self._send(b"data: " + json.dumps({"error": {"message": fault.text, "code": 500}}).encode() + b"\n\n")
-                self.wfile.write(b"0\r\n\r\n")
+                self.send(b"data: " + json.dumps({"error": {"message": fault.text, "code": 500}}).encode() + b"\n\n")
+                self.end_stream()
             case "odd":
-                self._send(f"data: {fault.text}\n\n".encode())
-                self.wfile.write(b"0\r\n\r\n")
+                self.send(f"data: {fault.text}\n\n".encode())
+                self.end_stream()
             case "end":
-                self.wfile.write(b"0\r\n\r\n")
+                self.end_stream()
         self.close_connection = True
         return False
-
-    def _send(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def _error(self, status: int, message: str, code: str | None) -> None:
         self._json({"error": {"message": message, "type": "invalid_request_error", "code": code}}, status)
 
     def _json(self, answer: object, status: int = 200) -> None:
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(answer, str) else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        if 300 <= status < 400:
-            self.send_header("Location", "/v1/elsewhere")
-        self.end_headers()
-        self.wfile.write(data)
+        page = isinstance(answer, str)
+        moved = {"Location": "/v1/elsewhere"} if 300 <= status < 400 else {}
+        data = str(answer) if page else json.dumps(answer)
+        self.answer(data.encode(), "text/html" if page else "application/json", status, **moved)
 
 
 def _chunks(remote: RemoteServer, body: Json, plain: bool) -> Iterator[Json]:

@@ -53,6 +53,7 @@ FLOORS = [
         "nearby",
         "replica",
         "ray_driver",
+        "ray_requests",
         "ray_status",
     },
     {"api", "ui"},

@@ -88,6 +88,7 @@ def test_nobody_listens_and_the_answer_stops(engine: FakeEngine) -> None:
         async for said in stream:
             if said[0] == SAYS:
                 break
+        assert engine.running == 1
         await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(leave())

@@ -3,6 +3,7 @@
 (() => {
   const THEME = 'millm-theme';
   const TAB = 'millm-tab';
+  const PATIENCE_MS = 30_000;
   // A browser may refuse its storage; then nothing is remembered.
   const recall = (storage, key) => { try { return window[storage].getItem(key); } catch { return null; } };
   const remember = (storage, key, value) => { try { window[storage].setItem(key, value); } catch { /* not kept */ } };
@@ -68,6 +69,7 @@
     const answer = question ? await window.millm.ask({ title: question, body, ok, also, danger }) : 'ok';
     if (!answer) return;
     button.setAttribute('aria-busy', 'true');
+    setTimeout(() => button.removeAttribute('aria-busy'), PATIENCE_MS); // nobody may answer any more
     window.millm.act(answer === 'also' ? alsoAct : action, Number(model));
   };
 

@@ -197,6 +197,17 @@ def test_a_load_shows_whom_it_waits_for_its_steps_and_ends_when_cancelled(
     expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready", timeout=SOON)
 
 
+def test_a_button_that_nobody_answers_can_be_pressed_again(manager: Manager, show: Callable[..., Page]) -> None:
+    add(manager, "tiny")
+    page = show()
+    page.route("**/gradio_api/queue/**", lambda route: None)  # as if the server were gone
+    page.clock.install()
+    page.locator("#load-btn-1").click()
+    expect(page.locator("#load-btn-1")).to_have_attribute("aria-busy", "true")
+    page.clock.fast_forward(31_000)
+    expect(page.locator("#load-btn-1")).not_to_have_attribute("aria-busy", "true")
+
+
 def test_too_little_memory_is_shown_before_it_is_forced(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
