@@ -146,6 +146,9 @@ class Driver:
     def _deploy(self) -> None:
         import ray
         from ray import serve
+        from ray.serve.config import RequestRouterConfig
+
+        from millm.ray_router import FewestFirst
 
         asked = self._asked
         fewest, most = asked["fewest"], asked["most"]
@@ -157,6 +160,7 @@ class Driver:
             name="model",
             **({"num_replicas": fewest} if fewest == most else {"autoscaling_config": bounds}),
             max_ongoing_requests=AT_ONCE,
+            request_router_config=RequestRouterConfig(request_router_class=FewestFirst),
             max_constructor_retry_count=1,  # what cannot be opened once cannot be opened twice
             health_check_period_s=2,
             graceful_shutdown_timeout_s=1,  # whoever closes has let the requests finish

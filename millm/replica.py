@@ -27,7 +27,8 @@ SAYS, QUIET, ENDS = "s", "q", "e"
 CANNOT_OPEN = "miLLM cannot open this model here: "
 """Stands before the JSON of an error, in what a constructor that failed complains of."""
 AT_ONCE = 64  # requests in a replica: 32 step together, the others wait beside their prompts
-PACE_S = 0.05  # for the tokens after the first to gather before they are sent
+PACE_S = 0.0125  # for each answer in the making, in which tokens after the first gather before they are sent
+SLOWEST_S = 0.2  # for all of them
 BEAT_S = 1.0  # between two signs of life while nothing else is to be said
 
 
@@ -46,6 +47,7 @@ class Replica:
             raise RuntimeError(CANNOT_OPEN + json.dumps(plain_error(explain(error)))) from None
         self._name = own_name()
         self._lane = Lane("requests", AT_ONCE)
+        self._answers = 0
 
     async def about(self) -> str:
         """What the one who had it opened wants to know of the engine, as JSON."""
@@ -79,16 +81,19 @@ class Replica:
             if error is not None:
                 say(ENDS, {"error": plain_error(explain(error))})
 
+        self._answers += 1
         job: Job[None] = Job(on_event=hear, on_end=ended)
         self._lane.submit(lambda job: say(ENDS, {"answer": plain(work(job.report))}), job)
         try:
             said, until = QUIET + json.dumps([{"at": self._name}]), 0.0
             while not said.startswith(ENDS):
                 yield said
-                until = loop.time() + PACE_S if said.startswith(SAYS) else until  # the first token goes at once
+                if said.startswith(SAYS):  # the first token goes at once
+                    until = loop.time() + min(SLOWEST_S, PACE_S * self._answers)
                 said = await _gathered(heard, until)
             yield said
         finally:
+            self._answers -= 1
             job.cancel()
 
 

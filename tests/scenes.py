@@ -29,7 +29,7 @@ from fakes import FakeEngine, FakeFetcher, FakeOpener, make_manager
 from millm import ui
 from millm.api import GuardPolicy, create_app
 from millm.devices import Device
-from millm.engines.base import ChatRequest, Completion, LoadOptions
+from millm.engines.base import WELL, ChatRequest, Completion, Health, LoadOptions
 from millm.errors import DownloadFailed, RepoNotFound
 from millm.events import Event, Report, Stage
 from millm.jobs import Lane
@@ -152,13 +152,14 @@ class Opening(FakeOpener):
     """Opens talkers; the model in `held` stays on its way."""
 
     held = ""
+    health = WELL
 
     def __call__(self, record: ModelRecord, options: LoadOptions, report: Report) -> FakeEngine:
         report(Event(Stage.LOADING_WEIGHTS, 62))
         while record.name == self.held:
             time.sleep(0.05)
             report(Event(Stage.LOADING_WEIGHTS, 62))
-        return Talker(self.engine_pause_s, 2_600_000_000)
+        return Talker(self.engine_pause_s, 2_600_000_000, health=self.health)
 
 
 class Scene:
@@ -194,9 +195,11 @@ class Scene:
         self._serving.wait(10)
         self.manager.close(5)
 
-    def arrange(self, *repos: str, loaded: str = "", loading: str = "") -> dict[str, ModelRecord]:
+    def arrange(
+        self, *repos: str, loaded: str = "", loading: str = "", health: Health = WELL
+    ) -> dict[str, ModelRecord]:
         """Makes the list exactly these repositories and the built-in model; gives the records by repository."""
-        self._opening.held = ""
+        self._opening.held, self._opening.health = "", health
         for record in self.manager.records():
             if self.manager.job(record.id):
                 self.manager.cancel(record.id)

@@ -11,6 +11,8 @@ from browsing import SOON, field
 from playwright.sync_api import Page
 from scenes import GEMMA, MISTRAL, PHI, QWEN, Scene
 
+from millm.engines.base import Health, Replica
+
 State = Callable[[Page, Scene], None]
 
 
@@ -37,6 +39,12 @@ def refused(page: Page, scene: Scene) -> None:
     field(page, "repo-input").fill("nobody/nothing")
     page.locator("#preview-btn").click()
     page.locator("#preview-card .mi-note").wait_for(timeout=SOON)
+
+
+def remote_form(page: Page, scene: Scene) -> None:
+    download_form(page, scene)
+    page.locator("#source-select input[value=remote]").check()
+    field(page, "remote-input").fill("http://gpu-box:8000/v1")
 
 
 def downloading(page: Page, scene: Scene) -> None:
@@ -153,6 +161,14 @@ def system_drawer(page: Page, scene: Scene) -> None:
     page.locator("#system-drawer .mi-plot").first.wait_for(timeout=SOON)
 
 
+def system_replicas(page: Page, scene: Scene) -> None:
+    up = Replica("3k9d on 10.0.0.7", "running", 3), Replica("x1pq on 10.0.0.8", "starting", 0)
+    scene.arrange(QWEN, loaded=QWEN, health=Health("1 of 2 replicas answer; Ray starts others.", up))
+    scene.open(page, "models")
+    page.locator("#system-btn").click()
+    page.locator("#system-drawer [data-part=replicas]").wait_for(timeout=SOON)
+
+
 def system_drawer_end(page: Page, scene: Scene) -> None:
     system_drawer(page, scene)
     page.locator(".mi-settings").scroll_into_view_if_needed()
@@ -170,6 +186,7 @@ STATES: dict[str, State] = {
     "download-catalogue": catalogue,
     "download-preview": previewed,
     "download-refused": refused,
+    "download-server": remote_form,
     "download-running": downloading,
     "models-none": no_models,
     "models": models,
@@ -187,6 +204,7 @@ STATES: dict[str, State] = {
     "playground-code": as_code,
     "playground-compare": comparing,
     "system": system_drawer,
+    "system-replicas": system_replicas,
     "system-end": system_drawer_end,
     "server-away": server_away,
 }
