@@ -178,7 +178,8 @@ def test_it_tells_how_many_answers_are_in_the_making(engine: DecodeEngine) -> No
 def test_a_seed_gives_the_same_answer_whatever_else_runs(engine: DecodeEngine) -> None:
     wild = ask(prompt(8), 20, temperature=1.5, top_p=0.95, seed=3)
     alone = ids(engine.chat(wild, silent))
-    others = [ask(prompt(8, seed), 30, temperature=1.0) for seed in range(3)]
+    harmless = ((POISON, -100.0), (MUTE, -100.0))
+    others = [ask(prompt(8, seed), 30, temperature=1.0, logit_bias=harmless) for seed in range(3)]
     company = Company(engine, [*others, wild], {3: (0, 4)}).run()
     assert ids(company[3]) == alone
     assert ids(engine.chat(ask(prompt(8), 20, temperature=1.5, top_p=0.95, seed=4), silent)) != alone

@@ -28,9 +28,10 @@ SCRIPT = Path(__file__).parents[2] / "millm" / "ui" / "download.js"
 
 
 def weighed(app: App, repo: str, tokens: int) -> dict[str, str]:
-    """What the API says that each form takes with a context of so many tokens."""
-    body = {"repo_id": repo, "context_length": tokens}
-    found = httpx.post(f"{app.url}/api/models/preview", json=body, timeout=20).json()["data"]["estimated_sizes"]
+    """What the API says that each form takes with a context of so many tokens, once that is counted."""
+    body, found = {"repo_id": repo, "context_length": tokens}, {"": {"provenance": ""}}
+    while {sizes["provenance"] for sizes in found.values()} != {"exact"}:
+        found = httpx.post(f"{app.url}/api/models/preview", json=body, timeout=60).json()["data"]["estimated_sizes"]
     return {form: words.size(sum(sizes["memory_parts"].values())) for form, sizes in found.items()}
 
 
