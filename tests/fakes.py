@@ -16,8 +16,10 @@ from millm.manager import Manager
 from millm.quantizing import Quantizer
 from millm.records import ModelRecord, Source
 from millm.registry import Registry
+from millm.remote_client import Servers
 from millm.sources.base import Origin, Plan, PlannedFile
 from millm.sources.local import Local
+from millm.sources.remote import Remote
 from millm.store import Store
 
 CONFIG = {
@@ -205,6 +207,10 @@ def make_manager(
     store.open()
     registry = Registry(store.registry_path, store.published)
     devices = devices or (Device("cpu", "RAM", 16 << 30, free_memory),)
-    fetchers = {Source.HUGGINGFACE: fetcher or FakeFetcher(), Source.LOCAL: Local()}
+    fetchers = {
+        Source.HUGGINGFACE: fetcher or FakeFetcher(),
+        Source.LOCAL: Local(),
+        Source.REMOTE: Remote(Servers(allow_private=True)),
+    }
     more = {"guide": guide, "estimator": estimator, "quantizer": quantizer, "measure": measure}
     return Manager(registry, store, fetchers, opener or FakeOpener(), lambda: devices, token, drain_s, **more)
