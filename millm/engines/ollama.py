@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millm import errors
-from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Engine, LoadOptions, Usage
+from millm.engines.base import ChatRequest, Completion, Embeddings, EmbedRequest, Engine, Health, LoadOptions, Usage
+from millm.engines.pulse import EVERY_S, Pulse
 from millm.engines.relay import Answers, Piece, RelayEngine, check_asked, refusal, waited_for
 from millm.events import Event, Report, Stage
 from millm.loops import attend
@@ -31,8 +32,12 @@ FOREVER = -1  # keep_alive: the model stays in the server's memory until it is u
 LOADED = 90.0  # percent of the load when the server holds the weights
 
 
-def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host: str) -> Engine:
+def open_ollama(
+    record: ModelRecord, options: LoadOptions, report: Report, host: str, every_s: float = EVERY_S
+) -> Engine:
     """Has the server at `host` load a model and keep it until the engine is closed; see `Opener`.
+
+    every_s: see `Pulse`.
 
     Raises:
         LoadFailed: the server does not have the model, or cannot load it.
@@ -52,7 +57,7 @@ def open_ollama(record: ModelRecord, options: LoadOptions, report: Report, host:
     except errors.Cancelled:
         server.unload()
         raise
-    return OllamaEngine(server, sizes[-1])
+    return OllamaEngine(server, sizes[-1], every_s)
 
 
 class OllamaEngine(RelayEngine):
@@ -61,11 +66,15 @@ class OllamaEngine(RelayEngine):
     memory_bytes: what the server says that the model takes, 0 if it does not say.
     """
 
-    health = WELL
-
-    def __init__(self, server: "_Server", memory_bytes: int) -> None:
+    def __init__(self, server: "_Server", memory_bytes: int, every_s: float = EVERY_S) -> None:
         super().__init__(memory_bytes)
         self._server = server
+        self._pulse = Pulse(server.look, every_s)
+
+    @property
+    def health(self) -> Health:
+        """Whether the server answers and has the model, as far as is known."""
+        return self._pulse.read()
 
     def chat(self, request: ChatRequest, report: Report) -> Completion:
         """Answers; see `Engine.chat`. Where reasoning is not told apart it comes first, between think tags.
@@ -81,11 +90,13 @@ class OllamaEngine(RelayEngine):
         answers, parts, server = Answers(report, request.parsed), list[Any](), self._server
 
         def hear(part: "Part") -> None:
+            self._pulse.beat()
             parts[:] = [part]
             answers.hear(_piece(part))
 
-        server.run(lambda client: attend(server.answer(client, request), hear, answers.tick), _answer_error)
+        self._run(lambda client: attend(server.answer(client, request), hear, answers.tick), _answer_error)
         if not answers.ended:
+            self._pulse.doubt()
             raise errors.OllamaUnavailable("Ollama broke off in the middle of the answer.")
         return answers.completion(*_counts(parts[-1]))
 
@@ -97,7 +108,7 @@ class OllamaEngine(RelayEngine):
         server = self._server
 
         def ask(hear: "Callable[[ollama.EmbedResponse], None]", tick: Callable[[], None]) -> None:
-            server.run(lambda client: attend(server.embed(client, request), hear, tick), _embed_error)
+            self._run(lambda client: attend(server.embed(client, request), hear, tick), _embed_error)
 
         found = waited_for(ask, report)
         return Embeddings(tuple(array("f", vector) for vector in found.embeddings), found.prompt_eval_count or 0)
@@ -105,7 +116,15 @@ class OllamaEngine(RelayEngine):
     def close(self) -> None:
         """Has the server give the memory back."""
         self._closed = True
+        self._pulse.close()
         self._server.unload(CONNECT_S)
+
+    def _run(self, work: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]", failed: Failed) -> None:
+        try:
+            self._server.run(work, failed)
+        except (errors.OllamaUnavailable, errors.ModelNotFound):
+            self._pulse.doubt()
+            raise
 
 
 class _Server:
@@ -120,6 +139,20 @@ class _Server:
     def run(self, work: "Callable[[ollama.AsyncClient], Coroutine[Any, Any, T]]", failed: Failed) -> T:
         """Runs work with a client of its own; `failed` makes the error for what the server says itself."""
         return self._server.run(work, lambda status, said: failed(self._name, status, said))
+
+    def look(self, check: Callable[[], None]) -> None:
+        """Asks the server for the model; `check` is called meanwhile.
+
+        Raises:
+            ModelNotFound: it no longer has it.
+            OllamaUnavailable: it does not answer in time, or fails.
+        """
+
+        async def show(client: "ollama.AsyncClient") -> AsyncIterator[object]:
+            async with asyncio.timeout(CONNECT_S):
+                yield await client.show(self._name)
+
+        self.run(lambda client: attend(show(client), lambda _: None, check), _answer_error)
 
     async def load(self, client: "ollama.AsyncClient") -> AsyncIterator[int]:
         """Yields 0 when the model is in the server's memory, then how many bytes it takes there."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from ollama_server import Fault, Model, OllamaServer
+from serving import until
 
-from millm.engines.base import ChatRequest, Completion, EmbedRequest, Engine, LoadOptions, Message, Sampling
+from millm.engines.base import WELL, ChatRequest, Completion, EmbedRequest, Engine, LoadOptions, Message, Sampling
 from millm.engines.ollama import open_ollama
 from millm.errors import (
     Cancelled,
@@ -29,6 +30,7 @@ from millm.records import ModelRecord, ModelType, Source
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 30.0
 RECORD = ModelRecord(name="llama3-8b", source=Source.OLLAMA, repo_id="llama3:8b")
 
 
@@ -69,6 +71,28 @@ def test_a_load_warms_the_model_and_keeps_it(server: OllamaServer) -> None:
     assert engine.rows() is None  # which the server does not tell
     assert watcher.events[0].stage is Stage.LOADING_WEIGHTS
     assert watcher.events[-1] == Event(Stage.WARMING_UP, 100.0)
+
+
+def test_health_follows_the_server_and_the_model(server: OllamaServer) -> None:
+    engine = open_ollama(RECORD, LoadOptions(Path("nowhere")), Watcher(), server.host, every_s=0.05)
+    until(lambda: engine.health == WELL and server.bodies("/api/show"), PATIENCE)
+    model = server.models.pop("llama3:8b")
+    until(lambda: "no longer has the model 'llama3:8b'" in str(engine.health.problem), PATIENCE)
+    server.models["llama3:8b"] = model
+    until(lambda: engine.health == WELL, PATIENCE)
+    server.refusals["/api/show"] = (500, "the disk is broken")
+    until(lambda: "the disk is broken" in str(engine.health.problem), PATIENCE)
+    engine.chat(ask("Hello!"), Watcher())
+    del server.refusals["/api/show"]
+    until(lambda: engine.health == WELL, PATIENCE)
+    engine.close()
+
+
+def test_a_server_that_went_away_is_said_before_anybody_asks_it() -> None:
+    with OllamaServer(models={"llama3:8b": Model()}) as running:
+        engine = open_ollama(RECORD, LoadOptions(Path("nowhere")), Watcher(), running.host, every_s=0.05)
+    until(lambda: "Ollama does not answer" in str(engine.health.problem), PATIENCE)
+    engine.close()
 
 
 def test_closing_gives_the_memory_back(server: OllamaServer) -> None:
