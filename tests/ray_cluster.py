@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
-from running import free_port
+from running import free_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
 MARK = "RAY_OF_A_TEST"  # which every process of a node inherits
@@ -27,7 +27,7 @@ class RayCluster:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # names of sockets must be short
-        self._port, self._client_port = free_port(), free_port()
+        self._port, self._client_port = free_ports(2)
         self.environment = {
             "RAY_ADDRESS": f"127.0.0.1:{self._port}",
             "RAY_AUTH_MODE": "token",
