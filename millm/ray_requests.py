@@ -60,10 +60,6 @@ class Requests:
         self._tasks[number] = task
         task.add_done_callback(lambda _: self._forget(number))
 
-    async def ended(self) -> None:
-        """Waits until every request that was begun has ended."""
-        await asyncio.gather(*self._tasks.values())
-
     def running(self) -> Counter[str]:
         """How many requests each replica answers."""
         return Counter(self._places.values())

@@ -45,7 +45,9 @@ def remote_form(page: Page, scene: Scene) -> None:
     download_form(page, scene)
     page.locator("#source-select input[value=remote]").check()
     field(page, "remote-input").fill("http://127.0.0.1:9/v1")
-    page.locator("#preview-card .mi-note, #remote-input-note").filter(has_text="9").first.wait_for(timeout=SOON)
+    page.locator("#preview-card .mi-note, #remote-input-note").filter(has_text="does not answer").first.wait_for(
+        timeout=SOON
+    )
 
 
 def downloading(page: Page, scene: Scene) -> None:

@@ -68,7 +68,9 @@ def play(handle: Handle, then: Callable[[Requests], None] = lambda _: None, pati
         requests.hear({"id": 1, "ask": "chat", "request": {"x": 1}})
         await asyncio.sleep(0.05)
         then(requests)
-        await asyncio.wait_for(requests.ended(), 10)
+        async with asyncio.timeout(10):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
 
     asyncio.run(run())
     assert all(each["id"] == 1 for each in said)

@@ -66,7 +66,7 @@ class OllamaEngine(RelayEngine):
     memory_bytes: what the server says that the model takes, 0 if it does not say.
     """
 
-    def __init__(self, server: "_Server", memory_bytes: int, every_s: float = EVERY_S) -> None:
+    def __init__(self, server: "_Server", memory_bytes: int, every_s: float) -> None:
         super().__init__(memory_bytes)
         self._server = server
         self._pulse = Pulse(server.look, every_s)

@@ -82,9 +82,25 @@ def test_health_follows_the_server_and_the_model(server: OllamaServer) -> None:
     until(lambda: engine.health == WELL, PATIENCE)
     server.refusals["/api/show"] = (500, "the disk is broken")
     until(lambda: "the disk is broken" in str(engine.health.problem), PATIENCE)
+    engine.close()
+    asked = len(server.bodies("/api/show"))
+    for _ in range(4):
+        time.sleep(0.06)
+        assert engine.health.problem
+    assert len(server.bodies("/api/show")) == asked, "somebody asks on"
+
+
+def test_what_an_answer_shows_of_the_server_counts_at_once(server: OllamaServer) -> None:
+    engine = open_ollama(RECORD, LoadOptions(Path("nowhere")), Watcher(), server.host, every_s=3600)
+    server.refusals = {"/api/chat": (500, "out of order"), "/api/show": (500, "out of order")}
+    assert engine.health == WELL, "nothing is known yet"
+    with pytest.raises(OllamaUnavailable, match="out of order"):
+        engine.chat(ask("Hello!"), Watcher())
+    until(lambda: engine.health.problem, PATIENCE)
+    del server.refusals["/api/chat"]
     engine.chat(ask("Hello!"), Watcher())
-    del server.refusals["/api/show"]
-    until(lambda: engine.health == WELL, PATIENCE)
+    assert engine.health == WELL
+    assert len(server.bodies("/api/show")) == 1
     engine.close()
 
 
