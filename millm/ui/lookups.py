@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 import gradio as gr
 
 from millm.errors import Cancelled, GatedModel, InvalidToken, MiLLMError, QueueFull, RepoNotFound, explain
-from millm.jobs import BEAT, Job, Lane
+from millm.feed import BEAT
+from millm.jobs import Job, Lane
 from millm.records import ModelRecord, Quantization, Source, is_dimension
 from millm.ui.actions import NONSENSE, warn
 from millm.ui.download_form import Asked, filled

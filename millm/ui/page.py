@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -41,7 +42,10 @@ CACHE_S = 86400
 QUEUE_SLOTS = 64
 PARTS_UNCHANGED, RUN_UNCHANGED = (gr.skip(),) * 4, (gr.skip(),) * 4
 UNCHANGED = (gr.skip(), *PARTS_UNCHANGED, *RUN_UNCHANGED, gr.skip(), gr.skip())
-IDLE_S = 0.01  # seconds; gradio's own 0.001 keeps 6 % of a core busy with nobody there
+# Gradio looks whether an event came in, over and over; its own 1 ms keeps 6 % of a core busy with nobody there.
+LOOK_S = 0.01
+SLEEP_S = 0.25  # between two looks while no page is open: each takes time from an answer that is being computed
+GONE_S = 5 * POLL_S  # after its last poll a page is closed, or in a hidden tab that polls before it is clicked
 
 
 class Live:
@@ -54,13 +58,19 @@ class Live:
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
+        self._polled_at = 0.0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds between two looks at whether an event came in."""
+        return LOOK_S if monotonic() - self._polled_at < GONE_S else SLEEP_S
 
     def draw(self, *filters: str, stamp: str = "") -> tuple[Any, ...]:
         """Status bar, downloads, storage, cards, notice of the playground, comparison, news since `stamp`, stamp.
 
-
         filters: as in `Filters`.
         """
+        self._polled_at = monotonic()
         version, told = self._manager.news(_seen(stamp))
         bar, fresh = self._bar_and_stamp()
         parts, run = self._parts(Filters(*filters)), compare.draw(self._manager)
@@ -69,6 +79,7 @@ class Live:
     def poll(self, *shown: str) -> tuple[Any, ...]:
         """The same, where what the page shows is out of date. shown: the filters, and the stamp last."""
         *filters, stamp = shown
+        self._polled_at = monotonic()
         try:
             bar, fresh = self._bar_and_stamp()
             if stamp == fresh:
@@ -148,11 +159,12 @@ def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
                     notice = playground_tab.build(manager)
                 comparing = compare.build(manager)
         shown = [bar, downloads.running, models.storage, models.cards, notice, *comparing.shown, told, stamp]
-        _wire(Live(manager), page, dialog, models, shown)
+        live = Live(manager)
+        _wire(live, page, dialog, models, shown)
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer
         page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
         page.load(lambda: compare.fill(manager), None, comparing.fields, queue=False, **QUIET)
-    _tune(page)
+    _tune(page, live)
     return page
 
 
@@ -178,8 +190,10 @@ def _seen(stamp: str) -> int:
     return int(first) if first.isdigit() else 0
 
 
-def _tune(page: gr.Blocks) -> None:
+def _tune(page: gr.Blocks, live: Live) -> None:
     page.queue(default_concurrency_limit=None, max_size=QUEUE_SLOTS)
     queue = getattr(page, "_queue", None)
     if queue is not None and hasattr(queue, "sleep_when_free"):  # private: works without it all the same
-        queue.sleep_when_free = IDLE_S
+        kind = type(queue)
+        queue.__class__ = type(kind.__name__, (kind,), {"sleep_when_free": property(lambda _: live.pause_s)})
+        queue.progress_update_sleep_when_free = SLEEP_S  # looks for gr.Progress, which this page does not use

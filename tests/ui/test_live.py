@@ -18,7 +18,7 @@ import_gradio()
 
 import gradio as gr  # noqa: E402
 
-from millm.ui.page import Live  # noqa: E402
+from millm.ui.page import LOOK_S, SLEEP_S, Live  # noqa: E402
 
 SHOWN_ONCE = 11
 UNCHANGED = gr.skip()
@@ -101,6 +101,18 @@ def test_the_timer_costs_no_queue_entry(manager: Manager) -> None:
     assert queued["tick"] is False
     assert queued["load"] is False
     assert queued["ask_manager"] is True, "toasts need the queue"
+
+
+def test_gradio_looks_for_events_often_only_while_a_page_is_open(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build_ui(manager)
+    assert built._queue.sleep_when_free == SLEEP_S
+    poll = next(each.fn for each in built.fns.values() if any(event == "tick" for _, event in each.targets))
+    poll(*ALL, "")
+    assert built._queue.sleep_when_free == LOOK_S
+    monkeypatch.setattr("millm.ui.page.GONE_S", 0)
+    assert built._queue.sleep_when_free == SLEEP_S
 
 
 def test_importing_the_room_brings_neither_gradio_nor_torch() -> None:
