@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from millm.errors import Cancelled, InvalidRequest, explain
 from millm.events import Event, Stage
-from millm.jobs import Feed, Job, Lane
+from millm.feed import Feed
+from millm.jobs import Job, Lane
 from millm.records import ModelRecord, ModelType, Status
 from millm.resident import Resident
 from millm.views import JobState, Notice

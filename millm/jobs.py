@@ -1,9 +1,7 @@
-"""All threads and all locks: the one place where work that pushes meets readers that pull.
+"""All threads: work runs on a `Lane`, says how far it is through `Job.report`, and ends with a result or an error.
 
-Work runs on a `Lane` and says how far it is through `Job.report`; anybody reads it through `Job.events`,
-late or early, once or many times. Laws kept here: no lock is held across a `yield`; readers never wait longer
-than a beat; cancelling is a flag obeyed at the next report, on the worker's own thread, so that `finally`
-in work is ordinary code.
+Anybody reads a job's events, late or early, once or many times. Cancelling is a flag obeyed at the next report, on
+the worker's own thread, so that `finally` in work is ordinary code.
 """
 
 # ruff: noqa: TID251  (this is the home of threading and concurrent.futures)
@@ -11,89 +9,15 @@ in work is ordinary code.
 import threading
 import traceback
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 from millm.errors import Cancelled, QueueFull, explain
 from millm.events import Event
+from millm.feed import BEAT, Feed
 
 T = TypeVar("T")
-
-BEAT = 0.5  # seconds: the longest a reader is left without a sign of life
-
-
-class Feed(Generic[T]):
-    """A numbered sequence that one side pushes to and any number of readers pull from.
-
-    `keep` bounds how many items are held (None: all). An item may take the place of the newest one, under a new
-    number, so that a slow reader skips what is out of date.
-    """
-
-    def __init__(self, keep: int | None = None) -> None:
-        self._items: deque[tuple[int, T]] = deque(maxlen=keep)
-        self._changed = threading.Condition()
-        self._number = 0
-        self._closed = False
-
-    @property
-    def number(self) -> int:
-        """The number of the newest item, 0 before the first."""
-        return self._number
-
-    @property
-    def newest(self) -> T | None:
-        """The newest item, None before the first."""
-        with self._changed:
-            return self._items[-1][1] if self._items else None
-
-    def kept(self) -> tuple[int, list[T]]:
-        """The number of the newest item and the items still held, oldest first."""
-        with self._changed:
-            return self._number, [item for _, item in self._items]
-
-    def push(self, item: T, merge: Callable[[T], bool] | None = None) -> None:
-        """Appends an item and wakes every reader. After `close` items are dropped.
-
-        If `merge` says so of the newest item, the new one takes its place.
-        """
-        with self._changed:
-            if self._closed:
-                return
-            if merge and self._items and merge(self._items[-1][1]):
-                self._items.pop()
-            self._number += 1
-            self._items.append((self._number, item))
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Ends every reader once it has read what is there."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def read(self, after: int = 0, beat: float = BEAT) -> Iterator[T | None]:
-        """Yields every item numbered above `after`, then new ones as they come, until the feed is closed.
-
-        Yields None when nothing came for `beat` seconds.
-        """
-        while True:
-            fresh, ended = self._wait(after, beat)
-            for number, item in fresh:
-                after = number
-                yield item
-            if ended:
-                return
-            if not fresh:
-                yield None
-
-    def _wait(self, after: int, beat: float) -> tuple[list[tuple[int, T]], bool]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._number > after or self._closed, timeout=beat)
-            fresh = list(takewhile(lambda entry: entry[0] > after, reversed(self._items)))
-            return fresh[::-1], self._closed
 
 
 class Job(Generic[T]):
@@ -166,6 +90,10 @@ class Job(Generic[T]):
         The last word is `result()`: after the events it returns or raises at once.
         """
         return self._feed.read(beat=beat)
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Calls `wake` after each event and after the end; see `Feed.watch`."""
+        return self._feed.watch(wake)
 
     def cancel(self) -> None:
         """Asks the job to stop. One that has not begun ends here and now, on the caller's thread."""

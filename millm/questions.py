@@ -6,7 +6,7 @@ from itertools import takewhile
 from millm.activity import Activity
 from millm.details import Details, read_details
 from millm.errors import ModelNotFound
-from millm.jobs import Feed
+from millm.feed import Feed
 from millm.records import ModelRecord, ModelType, Source, Status
 from millm.registry import Registry
 from millm.resident import Resident

@@ -16,6 +16,7 @@ FLOORS = [
     {
         "errors",
         "events",
+        "feed",
         "records",
         "tensors",
         "meta",
@@ -88,7 +89,7 @@ HOMES = {
     "ray": {"ray_driver", "ray_router", "ray_status", "replica"},
     "psutil": {"devices"},
     "pynvml": {"devices"},
-    "threading": {"jobs"},
+    "threading": {"jobs", "feed"},
     "queue": {"jobs"},
     "concurrent": {"jobs"},
 }

@@ -1,4 +1,4 @@
-"""Feeds, jobs and lanes: late and many readers, cancel in every state, nothing lost and nothing left running."""
+"""Jobs and lanes: late and many readers, cancel in every state, nothing lost and nothing left running."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from millm.errors import Cancelled, QueueFull
 from millm.events import Event, Stage
-from millm.jobs import Feed, Job, Lane
+from millm.jobs import Job, Lane
 
 
 @pytest.fixture
@@ -20,47 +20,6 @@ def lane() -> Iterator[Lane]:
 
 def event(percent: float, text: str = "") -> Event:
     return Event(Stage.GENERATING if text else Stage.DOWNLOADING, percent, text=text)
-
-
-def test_a_late_reader_reads_the_same_as_an_early_one() -> None:
-    feed: Feed[int] = Feed()
-    for number in (1, 2, 3):
-        feed.push(number)
-    early = feed.read()
-    assert [next(early) for _ in range(3)] == [1, 2, 3]
-    feed.push(4)
-    feed.close()
-    assert list(early) == [4]
-    assert list(feed.read()) == [1, 2, 3, 4]
-    assert list(feed.read(after=2)) == [3, 4]
-
-
-def test_a_merged_item_takes_the_place_of_the_newest_but_not_of_what_was_read() -> None:
-    feed: Feed[int] = Feed()
-    feed.push(1)
-    reader = feed.read()
-    assert next(reader) == 1
-    feed.push(2, merge=lambda newest: newest == 1)
-    feed.push(3, merge=lambda newest: newest == 1)
-    feed.close()
-    assert list(reader) == [2, 3]
-    assert list(feed.read()) == [2, 3]
-
-
-def test_a_silent_feed_yields_none_every_beat() -> None:
-    feed: Feed[int] = Feed()
-    started = time.monotonic()
-    assert next(feed.read(beat=0.05)) is None
-    assert 0.04 < time.monotonic() - started < 0.5
-
-
-def test_a_bounded_feed_forgets_the_oldest() -> None:
-    feed: Feed[int] = Feed(keep=2)
-    for number in range(5):
-        feed.push(number)
-    feed.close()
-    assert list(feed.read()) == [3, 4]
-    assert feed.number == 5
 
 
 def test_many_readers_on_many_threads_all_read_everything(lane: Lane) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from millm.api import openai_examples as examples
 from millm.api.openai import asked_of
 from millm.api.openai_schema import PROMPT, are_tokens, refuse_extras
-from millm.api.parts import StreamThreads, TheManager
+from millm.api.parts import TheManager
 from millm.api.streams import JobAnswer
 from millm.api.wire import Json, openai_failure
 from millm.engines.base import Embeddings, EmbedRequest
@@ -70,12 +70,12 @@ class EmbeddingsBody(BaseModel):
 
 
 @router.post("/embeddings", summary="Turn texts into vectors", **examples.documented(examples.EMBEDDINGS))
-def embed(manager: TheManager, threads: StreamThreads, body: EmbeddingsBody) -> Response:
+def embed(manager: TheManager, body: EmbeddingsBody) -> Response:
     """With a model of type `embedding` as its files say, with a language model by the mean of its last hidden
     states. A text with more tokens than the model reads is an error; `dimensions` keeps the first values, made to
     length 1 again."""
     job = asked_of(manager, body.model, lambda: manager.embed(body.request()))
-    return JobAnswer(job, lambda found: Json(_answer(body, found)), openai_failure, threads)
+    return JobAnswer(job, lambda found: Json(_answer(body, found)), openai_failure)
 
 
 def _answer(body: EmbeddingsBody, found: Embeddings) -> dict[str, Any]:

@@ -12,16 +12,18 @@ from millm.views import Notice
 def frames(manager: Manager, model_id: int | None = None) -> Iterator[bytes]:
     """The present state, then everything that happens from this call on, of one model or of all.
 
-    Ends when miLLM shuts down. A silent beat, or a notice of another model, yields an empty frame.
+    Ends when miLLM shuts down. While nothing happens it yields empty frames.
     """
     number, running = present(manager)
-    return _told(running, manager.feed.read(after=number), model_id)
+    return _told(running, manager.feed.read(number, beat=0), model_id)
 
 
 def _told(running: Iterable[Notice], feed: Iterable[Notice | None], model_id: int | None) -> Iterator[bytes]:
     for notice in chain(running, feed):
-        wanted = notice is not None and model_id in (None, notice.model_id)
-        yield frame(event_data(notice), notice.kind) if notice and wanted else b""
+        if notice is None:
+            yield b""
+        elif model_id in (None, notice.model_id):
+            yield frame(event_data(notice), notice.kind)
 
 
 def present(manager: Manager) -> tuple[int, list[Notice]]:

@@ -24,7 +24,7 @@ from millm.api.management_schema import (
     RecordFilter,
     TokenBody,
 )
-from millm.api.parts import StreamThreads, TheManager
+from millm.api.parts import TheManager
 from millm.api.preview_schema import PreviewInfo, preview_json
 from millm.api.streams import EventStream
 from millm.api.wire import success
@@ -232,16 +232,16 @@ def _needs(needed: Requirements) -> dict[str, Any]:
 
 
 @jobs.get("/{model_id:int}/events", summary="Follow one model", **_streams())
-def follow_model(manager: TheManager, threads: StreamThreads, model_id: int) -> Response:
+def follow_model(manager: TheManager, model_id: int) -> Response:
     """First the present state, then everything that happens to the model."""
     manager.record(model_id)
-    return EventStream(frames(manager, model_id), threads)
+    return EventStream(frames(manager, model_id), manager.feed.watch)
 
 
 @machine.get("/api/events", summary="Follow all models", **_streams())
-def follow_all(manager: TheManager, threads: StreamThreads) -> Response:
+def follow_all(manager: TheManager) -> Response:
     """First the present state of every running job, then everything that happens to any model."""
-    return EventStream(frames(manager), threads)
+    return EventStream(frames(manager), manager.feed.watch)
 
 
 @machine.get("/api/hub/search", summary="Search the hub", **_says(list[Found], [examples.FOUND]))

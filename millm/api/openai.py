@@ -8,14 +8,13 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any, ClassVar, TypeVar
 
-import anyio
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from millm.api import openai_examples as examples
 from millm.api.openai_schema import ChatBody, CompletionBody, Generation
 from millm.api.openai_tools import written
-from millm.api.parts import StreamThreads, TheManager
+from millm.api.parts import TheManager
 from millm.api.streams import JobAnswer, JobStream
 from millm.api.wire import Json, frame, in_words, openai_error_body, openai_failure
 from millm.engines.base import ChatRequest, Completion
@@ -195,11 +194,11 @@ def show_model(manager: TheManager, name: str) -> Response:
     summary="Go on with a conversation",
     **examples.documented(examples.CHAT, examples.CHAT_STREAM),
 )
-def chat(manager: TheManager, threads: StreamThreads, body: ChatBody) -> Response:
+def chat(manager: TheManager, body: ChatBody) -> Response:
     """Whole, or with `stream` as server-sent events. What is left out, a system message too, is as the model's
     settings say, and where they say nothing as in OpenAI's API. `user`, `metadata`, `safety_identifier` and
     `prompt_cache_key` are accepted and change nothing."""
-    return _answer(manager, threads, body, body.request(), ChatForm(body))
+    return _answer(manager, body, body.request(), ChatForm(body))
 
 
 @router.post(
@@ -207,19 +206,17 @@ def chat(manager: TheManager, threads: StreamThreads, body: ChatBody) -> Respons
     summary="Go on with a text",
     **examples.documented(examples.TEXT, examples.TEXT_STREAM),
 )
-def complete(manager: TheManager, threads: StreamThreads, body: CompletionBody) -> Response:
+def complete(manager: TheManager, body: CompletionBody) -> Response:
     """Goes on with the text as it stands, without a chat template. What is left out is as the model's settings say,
     but for their system prompt. Without `max_tokens` in either it stops after 16, as OpenAI's API does."""
-    return _answer(manager, threads, body, body.request(), TextForm(body))
+    return _answer(manager, body, body.request(), TextForm(body))
 
 
-def _answer(
-    manager: Manager, threads: anyio.CapacityLimiter, body: Generation, request: ChatRequest, form: Form
-) -> Response:
+def _answer(manager: Manager, body: Generation, request: ChatRequest, form: Form) -> Response:
     job = asked_of(manager, body.model, lambda: manager.chat(request))
     if body.stream:
-        return JobStream(job, _frames(job, form), openai_failure, threads)
-    return JobAnswer(job, lambda completion: Json(form.whole(completion)), openai_failure, threads)
+        return JobStream(job, _frames(job, form), openai_failure)
+    return JobAnswer(job, lambda completion: Json(form.whole(completion)), openai_failure)
 
 
 def asked_of(manager: Manager, name: str, ask: Callable[[], Job[T]]) -> Job[T]:
@@ -242,10 +239,16 @@ def asked_of(manager: Manager, name: str, ask: Callable[[], Job[T]]) -> Job[T]:
 
 
 def _frames(job: Job[Completion], form: Form) -> Iterator[bytes]:
-    """Yields the answer as it comes; an error after the start can only be its last event."""
+    """Yields the answer as it comes, and an empty frame while there is no more of it.
+
+    An error after the start can only be its last event.
+    """
     yield from map(frame, form.opening())
-    for event in job.events():
-        yield frame(form.piece(event)) if event and event.says_something else b""
+    for event in job.events(beat=0):
+        if event is None:
+            yield b""
+        elif event.says_something:
+            yield frame(form.piece(event))
     if job.error is not None:
         yield frame(openai_error_body(in_words(job.error)))
         return

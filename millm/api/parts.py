@@ -2,29 +2,21 @@
 
 from typing import Annotated
 
-import anyio
 from fastapi import Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
-from millm.api.streams import THREADS
 from millm.manager import Manager
 
 
 def set_parts(app: FastAPI, manager: Manager, metrics: CollectorRegistry) -> None:
-    """Gives an app its manager, what /metrics shows, and threads of its own for streams."""
+    """Gives an app its manager and what /metrics shows."""
     app.state.manager = manager
     app.state.metrics = metrics
-    app.state.stream_threads = anyio.CapacityLimiter(THREADS)
 
 
 async def _manager(request: Request) -> Manager:
     manager: Manager = request.app.state.manager
     return manager
-
-
-async def _stream_threads(request: Request) -> anyio.CapacityLimiter:
-    threads: anyio.CapacityLimiter = request.app.state.stream_threads
-    return threads
 
 
 async def _metrics(request: Request) -> CollectorRegistry:
@@ -33,5 +25,4 @@ async def _metrics(request: Request) -> CollectorRegistry:
 
 
 TheManager = Annotated[Manager, Depends(_manager)]
-StreamThreads = Annotated[anyio.CapacityLimiter, Depends(_stream_threads)]
 TheMetrics = Annotated[CollectorRegistry, Depends(_metrics)]

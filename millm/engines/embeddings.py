@@ -26,7 +26,8 @@ from millm.errors import (
     UnsupportedModel,
 )
 from millm.events import Event, Report, Stage
-from millm.jobs import BEAT, Job, Lane
+from millm.feed import BEAT
+from millm.jobs import Job, Lane
 
 BATCH = (2048, 32_768)  # tokens of one batch with its padding, on a CPU and on a GPU; a text alone may have more
 TURN = (256, 2048)  # the same where answers wait for it

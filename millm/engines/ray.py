@@ -28,7 +28,8 @@ from millm.engines.base import (
 from millm.engines.plain import plain, restored, restored_error
 from millm.errors import LoadFailed, ModelNotLoaded, RemoteUnavailable, StartupError
 from millm.events import Event, Report, Stage
-from millm.jobs import Feed, Job, Lane
+from millm.feed import Feed
+from millm.jobs import Job, Lane
 from millm.records import ModelRecord
 from millm.settings import Settings
 

@@ -211,8 +211,6 @@ def test_a_reader_that_leaves_is_forgotten(manager: Manager, serve: Callable[[AS
     url = serve(app)
     connection = call(url, "/api/events")
     connection.recv(64)
-    until(lambda: app.state.stream_threads.borrowed_tokens == 1)
+    until(lambda: manager.feed._watchers)
     connection.close()
-    until(lambda: app.state.stream_threads.borrowed_tokens == 0, 1.5)
-    time.sleep(0.1)
-    assert app.state.stream_threads.borrowed_tokens == 0
+    until(lambda: not manager.feed._watchers, 1.5)

@@ -1,43 +1,45 @@
 """A client that goes away stops its job, at once, whatever the job is doing; a silent stream shows that it lives."""
 
+import asyncio
 import contextlib
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-import anyio
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from serving import call, until
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from millm.api.streams import EventStream, JobAnswer, JobStream
 from millm.errors import Cancelled, MiLLMError
 from millm.events import Event, Stage
-from millm.jobs import BEAT, Job
+from millm.feed import BEAT, Feed
+from millm.jobs import Job
 
 Serve = Callable[[ASGIApp], str]
 AT_ONCE = 0.5
+LENT_THREADS = 40  # that starlette has for plain functions
 
 
 def job_app(job: Job[str]) -> FastAPI:
     """An app that streams a job at /stream and waits for it at /whole."""
     app = FastAPI()
-    threads = anyio.CapacityLimiter(10)
 
     def failed(error: BaseException) -> Response:
         return PlainTextResponse(f"failed: {error}", 418)
 
     def frames() -> Iterator[bytes]:
-        for event in job.events():
+        for event in job.events(beat=0):
             yield event.text.encode() if event else b""
         yield f"end: {job.error or job.result()}".encode()
 
-    app.get("/stream")(lambda: JobStream(job, frames(), failed, threads))
-    app.get("/whole")(lambda: JobAnswer(job, PlainTextResponse, failed, threads))
+    app.get("/stream")(lambda: JobStream(job, frames(), failed))
+    app.get("/whole")(lambda: JobAnswer(job, PlainTextResponse, failed))
     return app
 
 
@@ -131,40 +133,59 @@ def test_a_job_that_fails_later_says_so_at_the_end_of_its_stream() -> None:
 
 
 def test_a_silent_stream_sends_comment_lines_and_no_empty_frames() -> None:
-    app = FastAPI()
+    app, silent = FastAPI(), Feed[bytes]()
     frames = [b"data: 1\n\n", b"", b"", b"data: 2\n\n"]
-    threads = anyio.CapacityLimiter(1)
-    app.get("/chatty")(lambda: EventStream(frames, threads, heartbeat_s=0))
-    app.get("/quiet")(lambda: EventStream(frames, threads, heartbeat_s=9))
-    client = TestClient(app)
-    assert client.get("/chatty").text == "data: 1\n\n: still here\n\n: still here\n\ndata: 2\n\n"
-    answer = client.get("/quiet")
-    assert answer.text == "data: 1\n\ndata: 2\n\n"
+    app.get("/stream")(lambda: EventStream(frames, silent.watch, heartbeat_s=0))
+    answer = TestClient(app).get("/stream")
+    assert answer.text == "data: 1\n\n: still here\n\ndata: 2\n\n"
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-store"
 
 
+def test_a_stream_lives_also_while_its_feed_talks_to_others() -> None:
+    app, feed = FastAPI(), Feed[bytes]()
+    app.get("/stream")(lambda: EventStream((item or b"" for item in feed.read(beat=0)), feed.watch, heartbeat_s=0.3))
+    for tenths in range(1, 10):
+        threading.Timer(0.1 * tenths, feed.push, [b"" if tenths < 9 else b"data: 1\n\n"]).start()
+    threading.Timer(1, feed.close).start()
+    said = TestClient(app).get("/stream").text
+    assert said.startswith(": still here\n\n")
+    assert said.endswith("data: 1\n\n")
+
+
+def test_frames_that_are_ready_together_are_sent_together_but_not_without_end() -> None:
+    bodies: list[bytes] = []
+
+    async def collect(message: Message) -> None:
+        bodies.append(message.get("body", b""))
+
+    async def stream() -> None:
+        await EventStream([b"x" * 30_000] * 5, Feed[bytes]().watch)({"type": "http"}, asyncio.Event().wait, collect)
+
+    asyncio.run(stream())
+    assert [len(body) for body in bodies] == [0, 90_000, 60_000, 0]
+
+
 @pytest.mark.slow
-def test_waiting_streams_leave_the_threads_of_other_routes_alone(serve: Serve) -> None:
-    app = FastAPI()
-    threads = anyio.CapacityLimiter(60)
-    go_on = threading.Event()
-
-    def frames() -> Iterator[bytes]:
-        yield b"data: 1\n\n"
-        go_on.wait(10)
-
-    app.get("/stream")(lambda: EventStream(frames(), threads))
-    app.get("/plain")(lambda: PlainTextResponse("here"))
+def test_silent_streams_take_no_threads_and_all_hear_at_once(serve: Serve) -> None:
+    app, feed = FastAPI(), Feed[bytes]()
+    app.get("/stream")(lambda: EventStream((item or b"" for item in feed.read(beat=0)), feed.watch))
     url = serve(app)
-    streams = [call(url, "/stream") for _ in range(50)]
+    before = threading.active_count()
+    streams = [call(url, "/stream") for _ in range(300)]
     for stream in streams:
         assert b"200 OK" in stream.recv(64)
-    until(lambda: threads.borrowed_tokens == 50)
-    started = time.monotonic()
-    plain = call(url, "/plain")
-    assert b"200 OK" in plain.recv(64)
-    assert time.monotonic() - started < 1
-    go_on.set()
-    for connection in (*streams, plain):
-        connection.close()
+    assert threading.active_count() <= before + LENT_THREADS
+    feed.push(b"data: now\n\n")
+    feed.close()
+    for stream in streams:
+        assert b"data: now" in rest_of(stream)
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All that a connection says until its answer is over."""
+    said = b""
+    while not said.endswith(b"0\r\n\r\n"):
+        said += connection.recv(4096)
+    connection.close()
+    return said
