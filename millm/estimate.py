@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before the first tensor
 GPU_ROUNDING = 0.2  # of what comes and goes, that CUDA's allocator holds besides; simulated, no GPU was at hand
 ANSWER_S = 8.0  # seconds that a question about one config may take
+FIRST = 5  # times as long may the first one of a process take, which imports torch and transformers before it
 KEPT = 256  # answers
 COPIES = 2  # of one weight that quantizing holds at once beside the result: as it was read, and in between
 BYTES = {Quantization.FP16: 2.0, Quantization.Q8: 1.0, Quantization.Q4: 0.5 + 1 / 64}  # for a number, with its scale
@@ -62,7 +63,7 @@ class Estimator:
     """Estimates memory, asking a process of its own to build what it can from a config. Thread-safe.
 
     child: how that process is started; it answers a JSON object a line. () means that every estimate is rough.
-    answer_s: seconds for each answer.
+    answer_s: seconds for each answer but a process's first, which may take `FIRST` times as long.
     """
 
     def __init__(self, child: tuple[str, ...] = CHILD, answer_s: float = ANSWER_S) -> None:
@@ -70,6 +71,7 @@ class Estimator:
         self._answer_s = answer_s
         self._lane = Lane("estimate")
         self._process: Child | None = None
+        self._patience = 0.0
         self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -162,15 +164,17 @@ class Estimator:
     def _exchange(self, question: Mapping[str, Any]) -> dict[str, Any]:
         process = self._start()
         process.send(question)
-        answer = process.read(self._answer_s)
+        answer = process.read(self._patience)
         if answer is None:
-            raise TimeoutError(f"no answer within {self._answer_s:.0f} s")
+            raise TimeoutError(f"no answer within {self._patience:.0f} s")
+        self._patience = self._answer_s
         return answer
 
     def _start(self) -> Child:
         if self._process is None or not self._process.alive:
             self._end()
             self._process = Child(self._command, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+            self._patience = FIRST * self._answer_s
         return self._process
 
     def _end(self) -> None:

@@ -36,7 +36,7 @@ def mount(app: Any, manager: "Manager", settings: Settings | None = None) -> Any
 
     files = PageFiles()
     app.mount(FOLDER, files)
-    app.add_middleware(FramedPage, script=files.script.path, sheet=files.sheet.path)
+    app.add_middleware(FramedPage, script=files.script.path, sheet=files.sheet.path, present=blocks.present)
     return gr.mount_gradio_app(
         app,
         blocks,

@@ -34,6 +34,7 @@ class Compare:
 
     shown: list[Any]
     fields: list[Any]
+    warning: gr.HTML
 
 
 def build_switch() -> gr.Radio:
@@ -84,7 +85,7 @@ def build(manager: "Manager") -> Compare:
         trigger_mode="always_last",
         **QUIET,
     )
-    return Compare([*models, loaded, run], fields)
+    return Compare([*models, loaded, run], fields, warning)
 
 
 def begin(manager: "Manager", prompt: str, system: str, *values: Any) -> str:
@@ -118,8 +119,8 @@ def draw(manager: "Manager") -> Drawn:
     return gr.Dropdown(choices=choices), gr.Dropdown(choices=choices), _loaded(manager), _run(manager)
 
 
-def fill(manager: "Manager") -> tuple[Any, ...]:
-    """The fields as a page that opens finds them: those of the newest comparison, else a pair to begin with."""
+def fill(manager: "Manager", parts: Compare) -> dict[Any, Any]:
+    """The form as a page that opens finds it: that of the newest comparison, else a pair to begin with."""
     run, choices = manager.side_by_side.run, _choices(manager)
     asked = [side.sampling for side in run.sides] if run else [GREEDY, GREEDY]
     names = [side.model.name for side in run.sides] if run else _pair(manager)
@@ -127,7 +128,7 @@ def fill(manager: "Manager") -> tuple[Any, ...]:
     for name, each in zip(names, asked, strict=True):
         model = gr.Dropdown(choices=choices, value=name)
         values += [model, each.temperature, each.top_p, each.max_tokens, each.seed]
-    return tuple(values)
+    return {**dict(zip(parts.fields, values, strict=True)), parts.warning: warn_of(manager, *names)}
 
 
 def _build_side(letter: str) -> list[Any]:

@@ -1,11 +1,14 @@
-"""The page itself: with our script and style sheet in it, and sent as a sixth of its bytes.
+"""The page itself: with our script, our style sheet and what it shows now in it, and sent as a sixth of its bytes.
 
 gradio would put them there only after it has started, and compresses only what has a file ending.
 """
 
+import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from millm.ui.present import Props, filled
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,9 +22,18 @@ END_OF_HEAD, END_OF_BODY = b"</head>", b"</body>"
 class FramedPage:
     """Middleware for what is at "/". Everything else passes untouched."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], script: str, sheet: str) -> None:
-        """script, sheet: their paths. The sheet goes behind those of gradio, over which it wins so."""
-        self._app = app
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        script: str,
+        sheet: str,
+        present: Callable[[], Props],
+    ) -> None:
+        """script, sheet: their paths. The sheet goes behind those of gradio, over which it wins so.
+
+        present: draws what a page shows at first.
+        """
+        self._app, self._present = app, present
         # relative, as gradio's own are: a proxy may serve all of this below a path
         self._head = f'<script src=".{script}"></script><link rel="preload" as="style" href=".{sheet}">'.encode()
         self._foot = f'<link rel="stylesheet" href=".{sheet}">'.encode()
@@ -43,14 +55,15 @@ class FramedPage:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
-                    small, whole = takes_gzip(scope), self._framed(body)
-                    await send_answer(start, gzip.compress(whole, LEVEL) if small else whole, small, send)
+                    small = takes_gzip(scope)
+                    await send_answer(start, await asyncio.to_thread(self._framed, body, small), small, send)
 
         await self._app(scope, receive, collect)
 
-    def _framed(self, body: bytes) -> bytes:
-        begun = body.replace(END_OF_HEAD, self._head + END_OF_HEAD, 1)
-        return (self._foot + END_OF_BODY).join(begun.rsplit(END_OF_BODY, 1))
+    def _framed(self, body: bytes, small: bool) -> bytes:
+        begun = filled(body, self._present).replace(END_OF_HEAD, self._head + END_OF_HEAD, 1)
+        whole = (self._foot + END_OF_BODY).join(begun.rsplit(END_OF_BODY, 1))
+        return gzip.compress(whole, LEVEL) if small else whole
 
 
 def takes_gzip(scope: Scope) -> bool:

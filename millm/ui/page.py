@@ -1,4 +1,4 @@
-"""The page: brand, status bar, dialog, three tabs, and the timer that keeps them true."""
+"""The page: brand, status bar, dialog, three tabs, what they show at first, and the timer that keeps them true."""
 
 import zlib
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from millm.ui.downloads_list import draw_downloads
 from millm.ui.icons import icon
 from millm.ui.models_tab import Filters
 from millm.ui.playground_notice import draw_notice
+from millm.ui.present import Props
 from millm.ui.wiring import QUIET, html
 
 if TYPE_CHECKING:
@@ -160,18 +161,30 @@ def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
                 comparing = compare.build(manager)
         shown = [bar, downloads.running, models.storage, models.cards, notice, *comparing.shown, told, stamp]
         live = Live(manager)
-        _wire(live, page, dialog, models, shown)
+        _wire(live, dialog, models, shown)
+
+    def present() -> Props:
+        parts = dict(zip(shown, live.draw(*(each.value for each in models.filters)), strict=True))
+        del parts[told]  # a new page has missed nothing
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer
-        page.load(lambda: draw_catalog(manager), None, downloads.catalog, queue=False, **QUIET)
-        page.load(lambda: compare.fill(manager), None, comparing.fields, queue=False, **QUIET)
+        drawn = {**parts, downloads.catalog: draw_catalog(manager), **compare.fill(manager, comparing)}
+        return {component._id: _props(value) for component, value in drawn.items()}
+
+    page.present = present
     _tune(page, live)
     return page
 
 
-def _wire(live: Live, page: gr.Blocks, dialog: gr.HTML, models: models_tab.ModelsTab, shown: list[Any]) -> None:
+def _props(value: Any) -> dict[str, Any]:
+    """The properties that a listener's result changes: a value, or those of a component."""
+    if isinstance(value, gr.blocks.Block):
+        return {name: getattr(value, name) for name in value.constructor_args}
+    return {"value": value}
+
+
+def _wire(live: Live, dialog: gr.HTML, models: models_tab.ModelsTab, shown: list[Any]) -> None:
     filters = list(models.filters)
     gr.Timer(POLL_S).tick(live.poll, [*filters, shown[-1]], shown, queue=False, **QUIET)
-    page.load(live.draw, filters, shown, queue=False, **QUIET)
     gr.on(
         [each.change for each in models.filters],
         live.filter,

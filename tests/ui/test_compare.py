@@ -40,7 +40,10 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def filled(manager: Manager) -> tuple[object, ...]:
-    return tuple(value.value if isinstance(value, compare.gr.Dropdown) else value for value in compare.fill(manager))
+    with compare.gr.Blocks():
+        parts = compare.build(manager)
+    drawn = [value for part, value in compare.fill(manager, parts).items() if part is not parts.warning]
+    return tuple(value.value if isinstance(value, compare.gr.Dropdown) else value for value in drawn)
 
 
 def ended(manager: Manager) -> None:

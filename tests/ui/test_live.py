@@ -99,7 +99,6 @@ def test_the_timer_costs_no_queue_entry(manager: Manager) -> None:
     listeners = build_ui(manager).get_config_file()["dependencies"]
     queued = {name: listener["queue"] for listener in listeners for _, name in listener["targets"]}
     assert queued["tick"] is False
-    assert queued["load"] is False
     assert queued["ask_manager"] is True, "toasts need the queue"
 
 

@@ -118,11 +118,14 @@ def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callab
     page.locator("[id^=load-btn-]").click()
     status(page, "Loaded")
     open_tab(page, "playground")
-    field(page, "chat-input").fill("Go on and on.")
-    page.locator("#send-btn").click()
-    page.locator("#stop-btn").click()
+    for _ in range(3):  # an answer may end by itself before a slow machine gets to the button
+        field(page, "chat-input").fill("Go on and on.")
+        page.locator("#send-btn").click()
+        page.locator("#stop-btn").click()
+        expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
+        if "stopped" in page.locator("#chat-stats").inner_text():
+            break
     expect(page.locator("#chat-stats")).to_contain_text("stopped", timeout=SOON)
-    expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
     assert "Error" not in page.locator("#chat-log").inner_text()
     deadline = time.monotonic() + 5  # the figures are measured twice a second
     while httpx.get(f"{app.url}/api/system").json()["data"]["requests_running"]:
