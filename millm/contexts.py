@@ -38,3 +38,12 @@ def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def dimension(config: Mapping[str, Any], *names: str) -> int:
     """The first of these values that can be a size, 0 where none is."""
     return next((config[name] for name in names if is_dimension(config.get(name))), 0)
+
+
+def unquantized(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the model as it was before bitsandbytes; {} if it was quantized in another way than ours."""
+    stored = config.get("quantization_config")
+    if stored is None:
+        return config
+    own = isinstance(stored, Mapping) and (stored.get("bnb_4bit_use_double_quant") or stored.get("load_in_8bit"))
+    return {name: value for name, value in config.items() if name != "quantization_config"} if own else {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from millm.child import Child
-from millm.contexts import DEFAULT_CONTEXT, context_tokens, dimension, language_part, longest_context
+from millm.contexts import DEFAULT_CONTEXT, context_tokens, dimension, language_part, longest_context, unquantized
 from millm.jobs import Lane
 from millm.records import Quantization
 from millm.tensors import TensorInfo, weight_bytes_of
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 GPU_CONTEXT_BYTES = 450 * 1024**2  # what CUDA itself takes on a device before the first tensor
 GPU_ROUNDING = 0.2  # of what comes and goes, that CUDA's allocator holds besides; simulated, no GPU was at hand
 ANSWER_S = 8.0  # seconds that a question about one config may take
-FIRST = 5  # times as long may the first one of a process take, which imports torch and transformers before it
 KEPT = 256  # answers
 COPIES = 2  # of one weight that quantizing holds at once beside the result: as it was read, and in between
 BYTES = {Quantization.FP16: 2.0, Quantization.Q8: 1.0, Quantization.Q4: 0.5 + 1 / 64}  # for a number, with its scale
@@ -62,8 +61,9 @@ class Estimate:
 class Estimator:
     """Estimates memory, asking a process of its own to build what it can from a config. Thread-safe.
 
-    child: how that process is started; it answers a JSON object a line. () means that every estimate is rough.
-    answer_s: seconds for each answer but a process's first, which may take `FIRST` times as long.
+    child: how that process is started; it says an object once it is ready, then answers a JSON object a line. ()
+    means that every estimate is rough. answer_s: seconds for each answer, and to be ready. One that is still starting
+    then, as on a busy machine, is left alone, and the estimate is rough meanwhile.
     """
 
     def __init__(self, child: tuple[str, ...] = CHILD, answer_s: float = ANSWER_S) -> None:
@@ -71,7 +71,7 @@ class Estimator:
         self._answer_s = answer_s
         self._lane = Lane("estimate")
         self._process: Child | None = None
-        self._patience = 0.0
+        self._ready = False
         self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
     def warm_up(self) -> None:
@@ -128,7 +128,7 @@ class Estimator:
         return ended
 
     def _drawn(self, config: Mapping[str, Any], on_gpu: bool, tokens: int, wait: bool) -> Mapping[str, Any] | None:
-        plain = _unquantized(config)
+        plain = unquantized(config)
         answer = self._ask(plain, on_gpu, tokens, wait) if self._command and plain else None
         return None if answer is None or "error" in answer else answer
 
@@ -152,7 +152,8 @@ class Estimator:
                 answer = self._exchange(question)
         except (OSError, ValueError) as error:
             log.warning("no exact estimate: %s", error)
-            self._end()
+            if not isinstance(error, BlockingIOError):
+                self._end()
             return None
         if "error" in answer:
             log.info("no exact estimate: %s", answer["error"])
@@ -163,18 +164,20 @@ class Estimator:
 
     def _exchange(self, question: Mapping[str, Any]) -> dict[str, Any]:
         process = self._start()
+        if not self._ready and process.read(self._answer_s) is None:
+            raise BlockingIOError("its process is still starting")
+        self._ready = True
         process.send(question)
-        answer = process.read(self._patience)
+        answer = process.read(self._answer_s)
         if answer is None:
-            raise TimeoutError(f"no answer within {self._patience:.0f} s")
-        self._patience = self._answer_s
+            raise TimeoutError(f"no answer within {self._answer_s:.0f} s")
         return answer
 
     def _start(self) -> Child:
         if self._process is None or not self._process.alive:
             self._end()
             self._process = Child(self._command, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
-            self._patience = FIRST * self._answer_s
+            self._ready = False
         return self._process
 
     def _end(self) -> None:
@@ -198,15 +201,6 @@ def _counted(drawn: Mapping[str, Any], quantization: Quantization, tokens: int, 
         note=drawn["note"] if quantization is not Quantization.FP16 else "",
         quantizing=stored + COPIES * drawn["largest"],
     )
-
-
-def _unquantized(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of the model as it was before bitsandbytes; {} if it was quantized in another way than ours."""
-    stored = config.get("quantization_config")
-    if stored is None:
-        return config
-    own = isinstance(stored, Mapping) and (stored.get("bnb_4bit_use_double_quant") or stored.get("load_in_8bit"))
-    return {name: value for name, value in config.items() if name != "quantization_config"} if own else {}
 
 
 def _cache_bytes(drawn: Mapping[str, Any], tokens: int) -> int:

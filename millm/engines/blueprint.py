@@ -245,6 +245,7 @@ def main() -> None:
     """Answers until its input ends or is silent for long, what anything else prints goes to stderr."""
     say = voice()
     _limit_memory()
+    say({"ready": True})
     while select.select([sys.stdin], [], [], IDLE_S)[0] and (question := sys.stdin.readline()):
         say(answer(question))
 
