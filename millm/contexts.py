@@ -1,4 +1,4 @@
-"""How many tokens a model can take, and how many are reckoned with."""
+"""What a model's config tells: the tokens it can take, its dimensions, what it was before it was quantized."""
 
 from collections.abc import Mapping
 from typing import Any

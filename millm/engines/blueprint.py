@@ -242,7 +242,7 @@ def _stored(config: Mapping[str, Any]) -> torch.dtype:
 
 
 def main() -> None:
-    """Answers until its input ends or is silent for long, what anything else prints goes to stderr."""
+    """Says that it is ready and answers until its input ends or is silent for long; other prints go to stderr."""
     say = voice()
     _limit_memory()
     say({"ready": True})
