@@ -29,7 +29,9 @@ HEAD_S = 5.0  # for Ray's head to answer such a look
 CONNECT_S = 120.0  # for Ray to start or to be reached, and for Serve to take the application
 STEP_S = 12.0  # for a step of the opening to end before that
 LEAVE_S = 12.0  # to take everything away
-TARGET = 16  # requests in flight at a replica above which another one is started, where there may be more
+TARGET = (
+    17  # requests at a replica, our listening among them, above which another one is started if there may be more
+)
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
 LONGEST_LINE = 1 << 30  # bytes
 
@@ -159,7 +161,7 @@ class Driver:
             Replica,
             name="model",
             **({"num_replicas": fewest} if fewest == most else {"autoscaling_config": bounds}),
-            max_ongoing_requests=AT_ONCE,
+            max_ongoing_requests=AT_ONCE + 1,  # this process listens to each
             request_router_config=RequestRouterConfig(request_router_class=FewestFirst),
             max_constructor_retry_count=1,  # what cannot be opened once cannot be opened twice
             health_check_period_s=2,

@@ -1,15 +1,15 @@
-"""Which replica a request goes to: the one with the fewest requests of ours."""
+"""Which replica a request goes to: the one with the fewest requests of ours, or the one it names to listen to."""
 
 import time
 from collections import Counter
 from typing import Any
 
-from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 LULL_S = 1.0  # without a request after which nothing is on its way that has not been sent
 
 
-class FewestFirst(FIFOMixin, RequestRouter):  # type: ignore[misc]
+class FewestFirst(RequestRouter):  # type: ignore[misc]
     """Goes by what was chosen and has not ended, which is all there is: nobody else asks our replicas.
 
     Ray's own way takes what two replicas said last. While many requests are on their way at once that is old: of 32
@@ -27,6 +27,9 @@ class FewestFirst(FIFOMixin, RequestRouter):  # type: ignore[misc]
         """The replicas, that with the fewest requests first. While all are full Ray asks again, with pauses."""
         if pending_request is not None:
             pending_request.routing_context.should_backoff = True
+            if pending_request.metadata.call_method == "listen":
+                named = pending_request.args[0]
+                candidate_replicas = [each for each in candidate_replicas if each.replica_id.unique_id == named]
         if time.monotonic() - self._chosen_at > LULL_S:
             self._chosen.clear()  # a request that was cancelled meanwhile is not sent
         self._chosen_at = time.monotonic()

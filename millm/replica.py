@@ -1,14 +1,15 @@
 """One copy of a model on Ray Serve: opened on the node where it lands, asked in JSON, answering in JSON.
 
-An answer is a stream of texts. The first letter of each says what is in it (`SAYS`, `QUIET`, `ENDS`), the rest is a
-list of JSON objects: where it is made, events, and at the very end the answer or an error; it is empty for a sign of
-life. A stream that stops without that end is one whose replica died: Ray tells nobody.
+The stream of a request says where it is made, and ends when that is over or broken off; whoever leaves it cancels the
+request. What is said goes over the replica's `Line`.
 """
 
 import asyncio
 import json
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,65 @@ from millm.nearby import folder_here
 from millm.records import ModelRecord
 
 SAYS, QUIET, ENDS = "s", "q", "e"
+"""What is said: a piece of an answer, what is no part of it, or at its very end the whole answer or an error."""
+AGAIN = '"again"'
+"""The last that a line says before it is to be listened to anew."""
 CANNOT_OPEN = "miLLM cannot open this model here: "
 """Stands before the JSON of an error, in what a constructor that failed complains of."""
 AT_ONCE = 64  # requests in a replica: 32 step together, the others wait beside their prompts
-PACE_S = 0.0125  # for each answer in the making, in which tokens after the first gather before they are sent
-SLOWEST_S = 0.2  # for all of them
+PACE_S = 0.0125  # for each answer in the making, in which tokens after its first gather before they are sent
+SLOWEST_S = 0.1  # for all of them
 BEAT_S = 1.0  # between two signs of life while nothing else is to be said
+LONG = 10_000  # messages, after which a line begins anew: Ray may keep something of every one until a stream ends
+
+
+class Line:
+    """What all answers of a replica say, in that order, together: a message through Ray costs more than a token.
+
+    Made and listened to in one event loop. What is said while nobody listens waits. answers: how many are being made.
+    """
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self._said: deque[tuple[int, str, dict[str, Any]]] = deque()
+        self._some, self._now = asyncio.Event(), asyncio.Event()
+        self._rung = False
+        self._listeners = 0
+
+    def say(self, loop: asyncio.AbstractEventLoop, key: int, kind: str, item: dict[str, Any], at_once: bool) -> None:
+        """Says one thing of the request with this key, from any thread. at_once: nothing is waited for."""
+        self._said.append((key, kind, item))
+        if at_once or not self._rung:
+            self._rung = True
+            loop.call_soon_threadsafe(self._ring, at_once)
+
+    async def listen(self) -> AsyncIterator[str]:
+        """JSON lists of (key, kind, item), empty for a sign of life; ends with `AGAIN`, or when another listens."""
+        self._listeners += 1
+        own = self._listeners
+        for _ in range(LONG):
+            await _up_to(self._some, BEAT_S)
+            if own != self._listeners:
+                return
+            yield json.dumps(self._taken())
+            await _up_to(self._now, min(SLOWEST_S, PACE_S * self.answers))
+        yield AGAIN
+
+    def _ring(self, at_once: bool) -> None:
+        self._some.set()
+        if at_once:
+            self._now.set()
+
+    def _taken(self) -> list[tuple[int, str, dict[str, Any]]]:
+        self._rung = False  # before anything is taken: what is said from here on rings again
+        self._some.clear()
+        self._now.clear()
+        return [self._said.popleft() for _ in range(len(self._said))]
+
+
+async def _up_to(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 class Replica:
@@ -47,70 +101,60 @@ class Replica:
             raise RuntimeError(CANNOT_OPEN + json.dumps(plain_error(explain(error)))) from None
         self._name = own_name()
         self._lane = Lane("requests", AT_ONCE)
-        self._answers = 0
+        self._line = Line()
 
     async def about(self) -> str:
         """What the one who had it opened wants to know of the engine, as JSON."""
         return json.dumps({"memory_bytes": self._engine.memory_bytes, "batching": self._engine.batching})
 
-    async def chat(self, told: str) -> AsyncIterator[str]:
-        """Answers a `ChatRequest`."""
-        request = restored(ChatRequest, json.loads(told))
-        async for said in self._answer(lambda report: self._engine.chat(request, report)):
+    async def listen(self, _name: str) -> AsyncIterator[str]:
+        """What all requests say; see `Line.listen`. _name: of this replica, by which the caller's router found it."""
+        async for said in self._line.listen():
             yield said
+
+    async def chat(self, told: str) -> AsyncIterator[str]:
+        """Answers. told: JSON of a key, by which the line calls it, and a `ChatRequest`."""
+        asked = json.loads(told)
+        request = restored(ChatRequest, asked["request"])
+        async for name in self._answer(asked["key"], lambda report: self._engine.chat(request, report)):
+            yield name
 
     async def embed(self, told: str) -> AsyncIterator[str]:
-        """Embeds an `EmbedRequest`."""
-        request = restored(EmbedRequest, json.loads(told))
-        async for said in self._answer(lambda report: self._engine.embed(request, report)):
-            yield said
+        """Embeds. told: JSON of a key and an `EmbedRequest`."""
+        asked = json.loads(told)
+        request = restored(EmbedRequest, asked["request"])
+        async for name in self._answer(asked["key"], lambda report: self._engine.embed(request, report)):
+            yield name
 
-    async def _answer(self, work: Callable[[Report], Any]) -> AsyncIterator[str]:
-        """What work says, as it says it. Whoever stops listening cancels it."""
-        loop, heard = asyncio.get_running_loop(), asyncio.Queue[tuple[str, dict[str, Any]]]()
-
-        def say(kind: str, item: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(heard.put_nowait, (kind, item))
+    async def _answer(self, key: int, work: Callable[[Report], Any]) -> AsyncIterator[str]:
+        """The name of this replica; ends when what work says has been said. Whoever leaves cancels it."""
+        loop, over, begun = asyncio.get_running_loop(), asyncio.Event(), False
 
         def hear(_: Job[None], event: Event) -> None:
-            say(SAYS if event.says_something else QUIET, {"event": plain(event)})
+            nonlocal begun
+            first, begun = event.says_something and not begun, begun or event.says_something
+            kind = SAYS if event.says_something else QUIET
+            self._line.say(loop, key, kind, {"event": plain(event)}, at_once=first)
+
+        def end(item: dict[str, Any]) -> None:
+            self._line.say(loop, key, ENDS, item, at_once=True)
 
         def ended(_: Job[None], error: BaseException | None) -> None:
             if isinstance(error, Cancelled):
                 error = RemoteUnavailable("The replica that was answering was stopped. Ask again.")
             if error is not None:
-                say(ENDS, {"error": plain_error(explain(error))})
+                end({"error": plain_error(explain(error))})
+            loop.call_soon_threadsafe(over.set)
 
-        self._answers += 1
+        self._line.answers += 1
         job: Job[None] = Job(on_event=hear, on_end=ended)
-        self._lane.submit(lambda job: say(ENDS, {"answer": plain(work(job.report))}), job)
+        self._lane.submit(lambda job: end({"answer": plain(work(job.report))}), job)
         try:
-            said, until = QUIET + json.dumps([{"at": self._name}]), 0.0
-            while not said.startswith(ENDS):
-                yield said
-                if said.startswith(SAYS):  # the first token goes at once
-                    until = loop.time() + min(SLOWEST_S, PACE_S * self._answers)
-                said = await _gathered(heard, until)
-            yield said
+            yield self._name
+            await over.wait()
         finally:
-            self._answers -= 1
+            self._line.answers -= 1
             job.cancel()
-
-
-async def _gathered(heard: "asyncio.Queue[tuple[str, dict[str, Any]]]", until: float) -> str:
-    """What is said up to a time of the loop, in one text: a message through Ray costs more than a token."""
-    loop = asyncio.get_running_loop()
-    items: list[tuple[str, dict[str, Any]]] = []
-    try:
-        items.append(await asyncio.wait_for(heard.get(), BEAT_S))
-        while items[-1][0] != ENDS and (not heard.empty() or loop.time() < until):
-            items.append(await asyncio.wait_for(heard.get(), max(0.001, until - loop.time())))
-    except TimeoutError:
-        if not items:
-            return QUIET + "[]"
-    kinds = {kind for kind, _ in items}
-    kind = ENDS if ENDS in kinds else SAYS if SAYS in kinds else QUIET
-    return kind + json.dumps([item for _, item in items])
 
 
 def own_name() -> str:

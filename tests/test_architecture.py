@@ -54,6 +54,7 @@ FLOORS = [
         "nearby",
         "replica",
         "ray_driver",
+        "ray_lines",
         "ray_requests",
         "ray_router",
         "ray_status",

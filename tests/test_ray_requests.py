@@ -1,62 +1,20 @@
 """How requests are passed on to replicas, with streams that behave as Ray's do; no Ray is needed."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ray_streams import AT, DEAD, MOMENT, SILENCE, WHOLE, WORD, Handle, LineEnds
 
 from millm.errors import RemoteUnavailable
-from millm.ray_requests import TRIES, Patience, Requests
-from millm.replica import ENDS, QUIET, SAYS
+from millm.ray_lines import Patience
+from millm.ray_requests import TRIES, Requests
 
-AT = QUIET + json.dumps([{"at": "one"}])
-WORD = SAYS + json.dumps([{"event": {"stage": "generating", "text": "word"}}])
-WHOLE = ENDS + json.dumps([{"answer": {}}])
-DEAD = RuntimeError("The actor died unexpectedly")
-HURRY = Patience(wait=0.3, silence=0.3, pause=0.01, look=0.05)
-SILENCE = None  # in a script: nothing is said any more
-
-
-class Stream:
-    """What a handle returns: says what its script holds, raises its errors, just ends where it ends."""
-
-    def __init__(self, script: list[Any]) -> None:
-        self._script = iter(script)
-        self.cancelled = False
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        for said in self._script:
-            if said is SILENCE:
-                await asyncio.sleep(60)
-            if isinstance(said, Exception):
-                raise said
-            return str(said)
-        raise StopAsyncIteration
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Handle:
-    """Gives one stream after the other."""
-
-    def __init__(self, *scripts: list[Any]) -> None:
-        self.streams = [Stream(script) for script in scripts]
-        self.asked: list[tuple[str, str]] = []
-
-    def options(self, stream: bool, method_name: str) -> Any:
-        assert stream
-        self._method = method_name
-        return self
-
-    def remote(self, request: str) -> Stream:
-        self.asked.append((self._method, request))
-        return self.streams[len(self.asked) - 1]
+HURRY = Patience(wait=0.3, silence=5, pause=0.01, look=0.05)
+DEATHS = pytest.mark.parametrize(
+    "death", [[LineEnds()], [LineEnds(DEAD)], [DEAD]], ids=["its line just ends", "its line raises", "Ray says so"]
+)
 
 
 def play(handle: Handle, then: Callable[[Requests], None] = lambda _: None, patience: Patience = HURRY) -> list[Any]:
@@ -69,12 +27,14 @@ def play(handle: Handle, then: Callable[[Requests], None] = lambda _: None, pati
         await asyncio.sleep(0.05)
         then(requests)
         async with asyncio.timeout(10):
-            while others := asyncio.all_tasks() - {asyncio.current_task()}:
-                await asyncio.wait(others)
+            while requests._tasks:
+                await asyncio.wait(requests._tasks.values())
+                await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert all(each["id"] == 1 for each in said)
-    return [item for each in said for item in json.loads(each["said"])]
+    items = [pair for each in said for pair in each["said"]]
+    assert all(number == 1 for number, _ in items)
+    return [item for _, item in items]
 
 
 def errors(items: list[Any]) -> list[str]:
@@ -84,36 +44,46 @@ def errors(items: list[Any]) -> list[str]:
 def test_what_a_replica_says_is_passed_on_to_its_end() -> None:
     handle = Handle([AT, WORD, WHOLE])
     assert [next(iter(item)) for item in play(handle)] == ["at", "event", "answer"]
-    assert handle.asked == [("chat", '{"x": 1}')]
+    assert handle.asked == [("chat", {"x": 1})]
+    assert not handle.requests[0].cancelled, "it ends by itself"
 
 
-@pytest.mark.parametrize("death", [[], [DEAD]], ids=["just ends", "raises"])
+@DEATHS
 def test_an_answer_that_had_begun_ends_with_an_error(death: list[Any]) -> None:
-    handle = Handle([AT, WORD, *death], [AT, WORD, WHOLE])
+    handle = Handle([AT, WORD, MOMENT, *death, SILENCE], [AT, WORD, WHOLE])
     assert errors(play(handle)) == [RemoteUnavailable.code]
     assert len(handle.asked) == 1, "half an answer is not begun again"
 
 
-@pytest.mark.parametrize("death", [[], [DEAD]], ids=["just ends", "raises"])
+@DEATHS
 def test_a_request_that_had_produced_nothing_goes_to_another_replica(death: list[Any]) -> None:
-    handle = Handle([AT, *death], [AT, WORD, WHOLE])
+    handle = Handle([AT, *death, SILENCE], [AT, WORD, WHOLE])
     items = play(handle)
     assert "answer" in items[-1]
     assert errors(items) == []
 
 
+def test_a_request_that_no_replica_took_before_its_stream_ended_goes_to_another() -> None:
+    items = play(Handle([], [AT, WHOLE]))
+    assert [next(iter(item)) for item in items] == ["at", "answer"]
+
+
+def test_what_a_replica_says_of_a_request_that_went_elsewhere_is_not_heard() -> None:
+    handle = Handle([AT, DEAD], [AT, WHOLE])
+    handle.line(AT).said.put_nowait('[[99, "s", {"event": {}}]]')
+    assert [next(iter(item)) for item in play(handle)] == ["at", "at", "answer"]
+
+
 def test_it_is_not_tried_for_ever() -> None:
-    handle = Handle([DEAD], [DEAD], [DEAD], [WHOLE])
+    handle = Handle([DEAD], [DEAD], [DEAD], [AT, WHOLE])
     assert errors(play(handle)) == [RemoteUnavailable.code]
     assert len(handle.asked) == TRIES
 
 
-@pytest.mark.parametrize(("script", "words"), [([SILENCE], "No replica took"), ([AT, SILENCE], "does not answer")])
-def test_a_silence_without_a_sign_of_life_ends(script: list[Any], words: str) -> None:
-    handle = Handle(script)
-    items = play(handle)
-    assert words in items[-1]["error"]["message"]
-    assert handle.streams[0].cancelled
+def test_a_request_that_no_replica_takes_ends() -> None:
+    handle = Handle([SILENCE])
+    assert "No replica took" in play(handle)[-1]["error"]["message"]
+    assert handle.requests[0].cancelled
 
 
 def test_while_the_head_is_away_nobody_waits_long() -> None:
@@ -125,16 +95,21 @@ def test_while_the_head_is_away_nobody_waits_long() -> None:
 def test_a_cancel_reaches_the_stream() -> None:
     handle = Handle([AT, WORD, SILENCE])
     items = play(handle, lambda requests: requests.hear({"cancel": 1}))
-    assert handle.streams[0].cancelled
+    assert handle.requests[0].cancelled
     assert errors(items) == []
 
 
 def test_a_cancel_of_what_has_ended_is_nothing() -> None:
-    items = play(Handle([WHOLE]), lambda requests: requests.hear({"cancel": 1}))
-    assert items == json.loads(WHOLE[1:])
+    items = play(Handle([AT, WHOLE]), lambda requests: requests.hear({"cancel": 1}))
+    assert items == [{"at": AT}, {"answer": {}}]
 
 
 def test_it_is_known_where_requests_run() -> None:
     seen: list[dict[str, int]] = []
-    play(Handle([AT, WORD, SILENCE]), lambda requests: seen.append(dict(requests.running())))
-    assert seen == [{"one": 1}]
+
+    def look(requests: Requests) -> None:
+        seen.append(dict(requests.running()))
+        requests.hear({"cancel": 1})
+
+    play(Handle([AT, WORD, SILENCE]), look)
+    assert seen == [{AT: 1}]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from millm.engines.base import ChatRequest, EmbedRequest, LoadOptions, Message
 from millm.engines.plain import plain, restored_error
 from millm.errors import InvalidRequest, LoadFailed
 from millm.records import ModelRecord
-from millm.replica import CANNOT_OPEN, ENDS, QUIET, SAYS, Replica
+from millm.replica import AGAIN, CANNOT_OPEN, ENDS, SAYS, Line, Replica
 
 
 @pytest.fixture
@@ -26,31 +26,52 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     yield engine
 
 
+KEY = 7
+
+
 def asked(text: str) -> str:
-    return json.dumps(plain(ChatRequest((Message("user", text),))))
+    return json.dumps({"key": KEY, "request": plain(ChatRequest((Message("user", text),)))})
 
 
-async def heard(stream: AsyncIterator[str]) -> list[str]:
-    return [said async for said in stream]
+def told(method: str, request: str) -> tuple[list[str], list[list[Any]]]:
+    """What one request's own stream says, and the messages of the line up to its end."""
+    messages: list[list[Any]] = []
+
+    async def run() -> list[str]:
+        one = Replica("{}")
+
+        async def hear() -> None:
+            async for said in one.listen("one"):
+                messages.append(json.loads(said))
+                if any(kind == ENDS for _, kind, _ in messages[-1]):
+                    return
+
+        async with asyncio.timeout(20):
+            hearing = asyncio.create_task(hear())
+            own = [said async for said in getattr(one, method)(request)]
+            await hearing
+        return own
+
+    return asyncio.run(run()), messages
 
 
-def items(said: list[str]) -> list[dict[str, Any]]:
-    return [item for each in said for item in json.loads(each[1:])]
+def items(messages: list[list[Any]]) -> list[dict[str, Any]]:
+    assert {key for message in messages for key, *_ in message} == {KEY}
+    return [item for message in messages for *_, item in message]
 
 
 def test_an_answer_ends_with_the_whole(engine: FakeEngine) -> None:
-    said = asyncio.run(heard(Replica("{}").chat(asked("one two three"))))
-    found = items(said)
-    assert found[0] == {"at": "one"}
+    own, messages = told("chat", asked("one two three"))
+    assert own == ["one"], "the replica's name"
+    found = items(messages)
     assert [item["event"]["text"] for item in found if "event" in item] == ["one", " two", " three"]
     assert found[-1]["answer"]["text"] == "one two three"
-    assert [each[0] for each in said] == [QUIET, *[SAYS] * (len(said) - 2), ENDS]
+    assert [kind for message in messages for _, kind, _ in message] == [*[SAYS] * 3, ENDS]
 
 
 def test_vectors_come_whole(engine: FakeEngine) -> None:
-    request = json.dumps(plain(EmbedRequest(("a", "bc"))))
-    answer = items(asyncio.run(heard(Replica("{}").embed(request))))[-1]["answer"]
-    assert len(answer["vectors"]) == 2
+    request = json.dumps({"key": KEY, "request": plain(EmbedRequest(("a", "bc")))})
+    assert len(items(told("embed", request)[1])[-1]["answer"]["vectors"]) == 2
 
 
 def test_an_error_is_the_last_word(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,37 +79,88 @@ def test_an_error_is_the_last_word(engine: FakeEngine, monkeypatch: pytest.Monke
         raise InvalidRequest("no template", field="messages")
 
     monkeypatch.setattr(engine, "chat", refuse)
-    said = asyncio.run(heard(Replica("{}").chat(asked("x"))))
-    found = restored_error(items(said)[-1]["error"])
+    found = restored_error(items(told("chat", asked("x"))[1])[-1]["error"])
     assert (type(found), found.details) == (InvalidRequest, {"field": "messages"})
-    assert said[-1][0] == ENDS
 
 
 def test_a_silent_answer_gives_signs_of_life(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "BEAT_S", 0.05)
     engine.pause_s = 0.3
-    said = asyncio.run(heard(Replica("{}").chat(asked("one"))))
-    assert said.count(QUIET + "[]") >= 3
+    assert told("chat", asked("one"))[1].count([]) >= 3
 
 
 def test_tokens_after_the_first_travel_together(engine: FakeEngine) -> None:
     engine.pause_s = 0.002
-    said = asyncio.run(heard(Replica("{}").chat(asked("word " * 100))))
-    sizes = [len(json.loads(each[1:])) for each in said if each[0] == SAYS]
-    assert sizes[0] <= 2, "the first goes at once"
-    assert len(said) < 50
-    assert sum("event" in item for item in items(said)) == 100
+    messages = [message for message in told("chat", asked("word " * 100))[1] if message]
+    assert len(messages[0]) <= 2, "the first goes at once"
+    assert len(messages) < 50
+    assert sum("event" in item for item in items(messages)) == 100
 
 
-def test_nobody_listens_and_the_answer_stops(engine: FakeEngine) -> None:
+def test_answers_share_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "SLOWEST_S", 20.0)
+
+    async def run() -> list[Any]:
+        line, loop = Line(), asyncio.get_running_loop()
+        line.answers = 1000
+        heard = line.listen()
+        line.say(loop, 1, SAYS, {}, at_once=True)
+        first = json.loads(await anext(heard))
+        for key in (1, 2):
+            line.say(loop, key, SAYS, {}, at_once=False)
+        line.say(loop, 2, ENDS, {}, at_once=True)
+        return [first, json.loads(await anext(heard))]
+
+    async def bounded() -> list[Any]:
+        async with asyncio.timeout(10):
+            return await run()
+
+    assert asyncio.run(bounded()) == [[[1, SAYS, {}]], [[1, SAYS, {}], [2, SAYS, {}], [2, ENDS, {}]]]
+
+
+def test_what_is_said_while_nobody_listens_waits_for_the_next_who_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "LONG", 1)
+
+    async def run() -> list[Any]:
+        line, loop = Line(), asyncio.get_running_loop()
+        line.say(loop, 1, SAYS, {}, at_once=True)
+        first = [json.loads(said) async for said in line.listen()]
+        line.say(loop, 2, SAYS, {}, at_once=True)
+        return [*first, *[json.loads(said) async for said in line.listen()]]
+
+    assert asyncio.run(run()) == [[[1, SAYS, {}]], json.loads(AGAIN), [[2, SAYS, {}]], json.loads(AGAIN)]
+
+
+def test_who_listened_before_another_one_came_takes_nothing_from_it() -> None:
+    async def run() -> list[list[str]]:
+        line, loop = Line(), asyncio.get_running_loop()
+
+        async def hear() -> list[str]:
+            return [said async for said in line.listen() if said != "[]"]
+
+        first = asyncio.create_task(hear())
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(hear())
+        await asyncio.sleep(0.01)
+        line.say(loop, 1, SAYS, {}, at_once=True)
+        await asyncio.sleep(0.05)
+        third = asyncio.create_task(hear())
+        await asyncio.sleep(0.01)
+        line.say(loop, 2, SAYS, {}, at_once=True)
+        heard = [await first, await second]
+        third.cancel()
+        return heard
+
+    assert asyncio.run(run()) == [[], [json.dumps([[1, SAYS, {}]])]]
+
+
+def test_a_request_that_is_left_stops(engine: FakeEngine) -> None:
     engine.pause_s = 0.05
 
     async def leave() -> None:
         stream = Replica("{}").chat(asked("word " * 1000))
-        async for said in stream:
-            if said[0] == SAYS:
-                break
-        assert engine.running == 1
+        await anext(stream)
+        await asyncio.to_thread(until, lambda: engine.running == 1)
         await stream.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(leave())

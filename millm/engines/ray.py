@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import itertools
-import json
 import logging
 import socket
 import sys
@@ -230,9 +229,9 @@ class RayEngine:
                 heard.close()
 
     def _take(self, said: dict[str, Any]) -> None:
-        if "id" in said:
-            if heard := self._waiting.get(said["id"]):
-                for item in json.loads(said["said"]):
+        if "said" in said:
+            for number, item in said["said"]:
+                if heard := self._waiting.get(number):
                     heard.push(item)
         elif "replicas" in said:
             self.health = Health(said["problem"], tuple(Replica(**each) for each in said["replicas"]))

@@ -34,7 +34,7 @@ sys.path.insert(0, {root!r})
 from millm.child import voice
 say = voice()
 asked = json.loads(sys.stdin.readline())
-def answer(n, *items): say({{"id": n, "said": json.dumps(items)}})
+def answer(n, *items): say({{"said": [(n, item) for item in items]}})
 WORD = {{"event": {{"stage": "generating", "text": "word", "tokens": 1}}}}
 WHOLE = {{"text": "word", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "first_token_s": 9.0,
     "tokens_per_s": 1.0}}
