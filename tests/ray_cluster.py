@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Self
 
 import psutil
 from running import free_ports
@@ -23,7 +22,7 @@ ALIKE = [
 
 
 class RayCluster:
-    """Two nodes with one core each; use as a context manager. Only programs with `environment` may connect."""
+    """Two nodes with one core each, up between `start` and `close`. Only programs with `environment` may connect."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # names of sockets must be short
@@ -35,19 +34,24 @@ class RayCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def start(self) -> None:
         """Starts head and worker, and returns when both are up."""
+        self.start_head()
+        self.start_worker()
+
+    def start_head(self) -> None:
+        """Starts the node without which there is no other."""
         head = [f"--port={self._port}", f"--ray-client-server-port={self._client_port}", "--include-dashboard=false"]
         self._run("start", "--head", f"--temp-dir={self._folder}", *head, *ALIKE)
+
+    def start_worker(self) -> None:
+        """Starts the other node."""
         self._run("start", f"--address=127.0.0.1:{self._port}", *ALIKE)
+
+    def close(self) -> None:
+        """Ends it all and removes what it wrote."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill(self) -> None:
         """Ends every process of it at once, head and workers, as if the machines had lost their power."""

@@ -107,3 +107,11 @@ class Client:
             assert record["error_message"] in (None, before), record
             time.sleep(0.05)
         return dict(record)
+
+    def settle(self, model_id: int, seconds: float = 60) -> dict[str, Any]:
+        """The record once nothing is done with it any more."""
+        deadline = time.monotonic() + seconds
+        while any(job["model_id"] == model_id for job in self.ask("GET", "/api/system", 200)["jobs"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return dict(self.ask("GET", f"/api/models/{model_id}", 200))

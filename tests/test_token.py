@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +64,7 @@ class Listener:
         """Starts a download and waits for its end, whatever it is."""
         answer = self.post("/api/models", body)
         while answer["success"] and answer["data"]["status"] in ("queued", "downloading"):
+            time.sleep(0.05)
             answer = self.client.http.get(f"/api/models/{answer['data']['id']}").json()
         return answer
 
@@ -94,7 +96,7 @@ def go_everywhere(listener: Listener, hub: Hub, faults: tuple[dict[str, Any], ..
         again = listener.post(f"/api/models/{failed['data']['id']}/retry", {"hf_token": WRONG})
         assert again["success"]
         while listener.client.ask("GET", f"/api/models/{failed['data']['id']}", 200)["status"] != "error":
-            pass
+            time.sleep(0.05)
         listener.client.ask("DELETE", f"/api/models/{failed['data']['id']}", 200)
     for question in QUESTIONS:
         assert listener.client.http.get(question).status_code == 200, question

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ pytestmark = [
 
 ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
 PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
-ENOUGH_S = 90.0  # for what takes a few seconds on a quiet machine
+ENOUGH_S = 180.0  # for what takes a few seconds on a quiet machine
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with RayCluster() as running:
-        yield running
+    cluster = RayCluster()
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(cluster: RayCluster, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """A miLLM that knows of two nodes, which start meanwhile."""
     folder = tmp_path_factory.mktemp("app")
     settings = {"MILLM_ENGINE": "ray", "MILLM_REPLICAS": "2"}
     app = start_app(folder / "cache", folder / "log", **settings, **cluster.environment)
+    cluster.start()
     yield wait_until_up(app)
     app.process.kill()
     app.process.wait(10)
@@ -221,8 +225,11 @@ def test_a_head_that_went_away_is_said_and_survived(
     answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
     assert answer.status_code == 503
     assert "Ray" in answer.json()["error"]["message"]
-    cluster.start()
-    broken = load_broken(client, tmp_path / "broken")
+    cluster.start_head()
+    with ThreadPoolExecutor(1) as aside:
+        worker = aside.submit(cluster.start_worker)
+        broken = load_broken(client, tmp_path / "broken")
+        worker.result()
     assert broken["error_code"] == "MODEL_LOAD_FAILED"
     assert "another shape" in broken["error_message"]
     client.ask("POST", f"/api/models/{record['id']}/load", 202)

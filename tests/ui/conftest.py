@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from browsing import DESK, FLAGS, SOON, chromium, is_up
+from hub import Hub
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
-from running import App
+from running import App, Client, start_app, wait_until_up
 from scenes import Scene
+from tiny_models import build
 
 expect.set_options(timeout=SOON)
 
@@ -25,6 +27,48 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The page over fakes; each test arranges it anew."""
     with Scene(tmp_path_factory.mktemp("scene")) as scene:
         yield scene
+
+
+@pytest.fixture(scope="module")
+def repos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A hub with two models."""
+    root = tmp_path_factory.mktemp("repos")
+    build("qwen3", root / "acme" / "tiny-qwen3")
+    build("llama", root / "acme" / "bigger-llama", size="bigger")
+    with Hub(root) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def running(repos: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    app = start_app(folder / "cache", folder / "log", HF_ENDPOINT=repos.url)
+    yield wait_until_up(app)
+    app.process.kill()
+    app.process.wait(10)
+
+
+@pytest.fixture
+def hub(repos: Hub) -> Hub:
+    """The hub without faults."""
+    repos.clear()
+    return repos
+
+
+@pytest.fixture
+def app(hub: Hub, running: App) -> Iterator[App]:
+    """A miLLM process whose list is empty before and after; all tests of a file share it. It asks `hub`."""
+    yield running
+    hub.clear()
+    client = Client(running)
+    for job in client.ask("GET", "/api/system", 200)["jobs"]:
+        client.http.post(f"/api/models/{job['model_id']}/cancel")
+    for record in client.ask("GET", "/api/models", 200):
+        client.settle(record["id"])
+        if record["status"] == "loaded":
+            client.ask("POST", f"/api/models/{record['id']}/unload", 202)
+            client.settle(record["id"])
+        client.ask("DELETE", f"/api/models/{record['id']}", 200)
 
 
 def leaves(asked: Request, own: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from browsing import PHONE, SOON, field, open_tab
 from hub import GRANTED, Hub
 from running import App
-from test_page import download, hub  # noqa: F401
+from test_page import download
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Page, expect  # noqa: E402
@@ -21,7 +21,6 @@ from millm.sources.url import CHECKSUM  # noqa: E402
 from millm.ui import words  # noqa: E402
 
 pytestmark = pytest.mark.slow
-Run = Callable[..., App]
 Open = Callable[..., Page]
 COUNTED = 60_000  # milliseconds: the first model is counted while the process for that still imports torch
 SCRIPT = Path(__file__).parents[2] / "millm" / "ui" / "download.js"
@@ -48,9 +47,7 @@ def test_the_page_and_the_sources_have_the_same_rules() -> None:
         assert f"'{pattern}'" in script, pattern
 
 
-def test_typing_suggests_previews_and_says_what_is_wrong(run_app: Run, open_page: Open, hub: Hub) -> None:  # noqa: F811
-    hub.clear()
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Open, hub: Hub) -> None:
     page = open_page(app)
     repo, card = field(page, "repo-input"), page.locator("#preview-card")
 
@@ -103,11 +100,10 @@ def test_typing_suggests_previews_and_says_what_is_wrong(run_app: Run, open_page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_gated_model_asks_for_a_token(run_app: Run, open_page: Open, hub: Hub) -> None:  # noqa: F811
-    hub.clear()
+def test_a_gated_model_asks_for_a_token(app: App, open_page: Open, hub: Hub) -> None:
     hub.gated.add("acme/bigger-llama")
     try:
-        page = open_page(run_app(HF_ENDPOINT=hub.url), PHONE)
+        page = open_page(app, PHONE)
         expect(page.locator("#token-input")).to_have_count(0)
         field(page, "repo-input").fill("acme/bigger-llama")
         expect(page.locator("#token-input")).to_be_visible(timeout=COUNTED)
@@ -120,9 +116,7 @@ def test_a_gated_model_asks_for_a_token(run_app: Run, open_page: Open, hub: Hub)
         hub.gated.discard("acme/bigger-llama")
 
 
-def test_an_end_is_told_once_everywhere_and_a_failure_stays(run_app: Run, open_page: Open, hub: Hub) -> None:  # noqa: F811
-    hub.clear()
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_an_end_is_told_once_everywhere_and_a_failure_stays(app: App, open_page: Open, hub: Hub) -> None:
     page, second = open_page(app), open_page(app, PHONE)
     open_tab(second, "playground")
     download(page, "acme/tiny-qwen3")

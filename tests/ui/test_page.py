@@ -1,7 +1,7 @@
 """The main way in a real browser, on a desk and on a phone, and what a person sees when things go wrong."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,10 @@ from browsing import DESK, PHONE, SOON, field, open_tab
 from hub import Hub
 from playwright.sync_api import Page, expect
 from running import App
-from tiny_models import build
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., App]
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    root = tmp_path_factory.mktemp("repos")
-    build("qwen3", root / "acme" / "tiny-qwen3")
-    build("llama", root / "acme" / "bigger-llama", size="bigger")
-    with Hub(root) as hub:
-        yield hub
+Open = Callable[..., Page]
 
 
 def status(page: Page, word: str) -> Any:
@@ -40,8 +31,7 @@ def download(page: Page, repo: str) -> None:
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_the_main_way(run_app: Run, open_page: Callable[..., Page], hub: Hub, size: dict[str, int]) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_the_main_way(app: App, open_page: Open, size: dict[str, int]) -> None:
     page = open_page(app, size)
     expect(page.locator("#status-bar-model")).to_contain_text("No model loaded")
 
@@ -79,10 +69,7 @@ def test_the_main_way(run_app: Run, open_page: Callable[..., Page], hub: Hub, si
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_progress_cancel_and_a_second_page_that_sees_the_same(
-    run_app: Run, open_page: Callable[..., Page], hub: Hub
-) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_progress_cancel_and_a_second_page_that_sees_the_same(app: App, open_page: Open, hub: Hub) -> None:
     first = open_page(app)
     hub.fault("cdn", "acme/bigger-llama/*", throttle=400_000, times=1)
     download(first, "acme/bigger-llama")
@@ -109,8 +96,7 @@ def test_progress_cancel_and_a_second_page_that_sees_the_same(
     assert list((app.cache / ".staging").iterdir()) == []
 
 
-def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callable[..., Page], hub: Hub) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_stop_keeps_the_part_and_frees_the_model(app: App, open_page: Open) -> None:
     page = open_page(app)
     download(page, "acme/bigger-llama")
     open_tab(page, "models")
@@ -133,10 +119,7 @@ def test_stop_keeps_the_part_and_frees_the_model(run_app: Run, open_page: Callab
         page.wait_for_timeout(100)
 
 
-def test_mistakes_are_said_where_they_are_made(
-    run_app: Run, open_page: Callable[..., Page], hub: Hub, tmp_path: Path
-) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_mistakes_are_said_where_they_are_made(app: App, open_page: Open, tmp_path: Path) -> None:
     page = open_page(app)
     for repo, sentence in (
         ("nobody/nothing", "does not exist on HuggingFace"),
@@ -155,8 +138,7 @@ def test_mistakes_are_said_where_they_are_made(
     expect(page.get_by_text("No model is loaded").first).to_be_visible(timeout=SOON)
 
 
-def test_dark_and_light_follow_the_system_and_the_button(run_app: Run, open_page: Callable[..., Page]) -> None:
-    app = run_app()
+def test_dark_and_light_follow_the_system_and_the_button(app: App, open_page: Open) -> None:
     background = "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
     dark = open_page(app, color_scheme="dark").evaluate(background)
     page = open_page(app, color_scheme="light")
@@ -169,10 +151,7 @@ def test_dark_and_light_follow_the_system_and_the_button(run_app: Run, open_page
     page.wait_for_function(f"{background} === '{dark}'", timeout=SOON)
 
 
-def test_each_source_has_its_fields_and_a_suggestion_fills_them(
-    run_app: Run, open_page: Callable[..., Page], hub: Hub
-) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_each_source_has_its_fields_and_a_suggestion_fills_them(app: App, open_page: Open) -> None:
     page = open_page(app, PHONE)
     for source, shown, hidden in (
         ("url", ("url-input", "checksum-input"), ("repo-input", "token-input")),
@@ -193,8 +172,7 @@ def test_each_source_has_its_fields_and_a_suggestion_fills_them(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_files_are_verified_and_other_types_activated(run_app: Run, open_page: Callable[..., Page], hub: Hub) -> None:
-    app = run_app(HF_ENDPOINT=hub.url)
+def test_files_are_verified_and_other_types_activated(app: App, open_page: Open) -> None:
     page = open_page(app)
     page.locator("#more-options button").first.click()
     page.locator("#type-select input").click()
@@ -220,9 +198,9 @@ def test_files_are_verified_and_other_types_activated(run_app: Run, open_page: C
 
 
 def test_a_hub_that_hangs_can_be_left_and_one_that_answers_makes_suggestions(
-    run_app: Run, open_page: Callable[..., Page], hub: Hub
+    app: App, open_page: Open, hub: Hub
 ) -> None:
-    page = open_page(run_app(HF_ENDPOINT=hub.url))
+    page = open_page(app)
     field(page, "repo-input").press_sequentially("acme/t")
     expect(page.locator("#repo-matches [role=option]")).to_have_count(1, timeout=SOON)
 
@@ -236,7 +214,7 @@ def test_a_hub_that_hangs_can_be_left_and_one_that_answers_makes_suggestions(
     expect(page.locator(".model-card")).to_have_count(0)
 
 
-def test_the_first_chat_without_any_hub(run_app: Run, open_page: Callable[..., Page]) -> None:
+def test_the_first_chat_without_any_hub(run_app: Run, open_page: Open) -> None:
     """On a machine that never had miLLM and cannot reach a hub: one click, then an answer."""
     page = open_page(run_app(HF_ENDPOINT="http://127.0.0.1:9", first=True), PHONE)
     open_tab(page, "playground")
