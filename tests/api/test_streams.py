@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -180,6 +181,22 @@ def test_silent_streams_take_no_threads_and_all_hear_at_once(serve: Serve) -> No
     feed.close()
     for stream in streams:
         assert b"data: now" in rest_of(stream)
+
+
+@pytest.mark.slow
+def test_whole_answers_that_are_waited_for_leave_plain_functions_their_threads(serve: Serve) -> None:
+    job: Job[str] = Job()
+    job.begin()
+    app = job_app(job)
+    app.get("/plain")(lambda: PlainTextResponse("here"))
+    url = serve(app)
+    waiting = [call(url, "/whole") for _ in range(2 * LENT_THREADS)]
+    assert httpx.get(f"{url}/plain", timeout=10).text == "here"
+    job.finish("the answer")
+    for each in waiting:
+        with each.makefile("rb") as lines:
+            assert b"200 OK" in lines.readline()
+        each.close()
 
 
 def rest_of(connection: socket.socket) -> bytes:
