@@ -1,6 +1,7 @@
 """The composition root: settings, then the manager, then the two doors, then the server. Nothing else."""
 
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -273,6 +274,8 @@ def begin(settings: Settings, manager: "Manager") -> None:
             importlib.import_module("millm.engines.loader")
     except ImportError as error:
         log.error("models cannot be loaded: %s", error)
+    gc.collect()
+    gc.freeze()  # two million objects of imports, which each unload would look at anew for a quarter of a second
     manager.warm_up()
 
 

@@ -1,5 +1,6 @@
 """What more than one room of the tests needs."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,13 @@ FIRST = ("ui/", "engines/test_ray.py", "test_way.py", "test_crash.py", "test_tok
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what takes longest."""
     items.sort(key=lambda item: not item.path.relative_to(HERE).as_posix().startswith(FIRST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_old_to_collect() -> None:
+    """What is there by now stays: engines that are closed collect garbage, which would look at all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
