@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_old_to_collect() -> None:
-    """What is there by now stays: engines that are closed collect garbage, which would look at all of it each time."""
+    """What is there by now stays: engines that are closed collect garbage, which would look at all of it."""
     gc.collect()
     gc.freeze()
 
