@@ -32,7 +32,7 @@ CANNOT_OPEN = "miLLM cannot open this model here: "
 """Stands before the JSON of an error, in what a constructor that failed complains of."""
 AT_ONCE = 64  # requests in a replica: 32 step together, the others wait beside their prompts
 PACE_S = 0.0125  # for each answer in the making, in which tokens after its first gather before they are sent
-SLOWEST_S = 0.1  # for all of them
+SLOWEST_S = 0.2  # for all of them
 BEAT_S = 1.0  # between two signs of life while nothing else is to be said
 LONG = 10_000  # messages, after which a line begins anew: Ray may keep something of every one until a stream ends
 
