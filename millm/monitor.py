@@ -61,11 +61,11 @@ class Monitor:
         self._measured = None
 
     def system(self) -> SystemState:
-        """This process and machine; measured at most twice a second, and remembered."""
+        """This process and machine: what is loaded and runs now, and figures measured at most twice a second."""
         if self._measured is None or time.monotonic() - self._measured[0] > FRESH_S:
             self._measured = (time.monotonic(), self._measure())
             self._remember(self._measured[1])
-        return self._measured[1]
+        return replace(self._measured[1], loaded=self._loaded(), jobs=self._activity.states())
 
     def judge(
         self, plan: Plan, quantizations: tuple[Quantization, ...], context_length: int | None, wait: bool

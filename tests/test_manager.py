@@ -401,7 +401,10 @@ def test_system_and_storage_tell_what_is_there(make: Make) -> None:
     assert state.requests_running == 1
     assert state.tokens_per_s > 0
     assert state.process_bytes > 10_000_000
-    assert manager.system() is state
+    manager.unload(record.id)  # which waits for the answer
+    again = manager.system()
+    assert [job.model_id for job in again.jobs] == [record.id], "what runs is never old"
+    assert again.tokens_per_s == state.tokens_per_s, "figures are measured twice a second"
     running.result(5)
     storage = manager.storage()
     assert storage.models[record.id] == storage.total_bytes == storage.by_type["llm"] > 4000
