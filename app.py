@@ -276,7 +276,6 @@ def begin(settings: Settings, manager: "Manager") -> None:
         log.error("models cannot be loaded: %s", error)
     gc.collect()
     gc.freeze()  # two million objects of imports, which each unload would look at anew for a quarter of a second
-    manager.warm_up()
 
 
 def announce(settings: Settings, key: str | None) -> None:

@@ -164,6 +164,7 @@ def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
         _wire(live, dialog, models, shown)
 
     def present() -> Props:
+        manager.warm_up()  # whoever opens the page may soon want to know what a model takes
         parts = dict(zip(shown, live.draw(*(each.value for each in models.filters)), strict=True))
         del parts[told]  # a new page has missed nothing
         # what fits this machine is judged when a page is opened, so that no row moves under the pointer

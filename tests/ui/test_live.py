@@ -114,6 +114,15 @@ def test_gradio_looks_for_events_often_only_while_a_page_is_open(
     assert built._queue.sleep_when_free == SLEEP_S
 
 
+def test_opening_the_page_makes_estimates_ready(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(manager, "warm_up", lambda: begun.append("counting"))
+    built = build_ui(manager)
+    assert begun == [], "a server of which nobody opens the page needs no process for it"
+    built.present()
+    assert begun == ["counting"]
+
+
 def test_importing_the_room_brings_neither_gradio_nor_torch() -> None:
     code = "import sys, millm.ui; print({'gradio', 'torch', 'transformers'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
