@@ -53,11 +53,11 @@ class SideBySide:
         """
         if not contest.prompt.strip():
             raise InvalidRequest("Write a prompt first.", field="prompt")
-        first, second = (self._side(entry) for entry in contest.entries)
 
         def start() -> None:
-            if self._job and not self._job.done:
+            if self._job and not self._job.done:  # asked first: its models are being loaded, perhaps
                 raise InvalidRequest("A comparison is running. Cancel it first.")
+            first, second = (self._side(entry) for entry in contest.entries)
             self._show(Run(contest, (first, second), before=self._orders.loaded()))
             self._job = Job("side by side", on_end=lambda *_: self._ended())
             self._lane.submit(self._work, self._job)

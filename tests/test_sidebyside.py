@@ -10,7 +10,7 @@ from fakes import FakeOpener, make_manager
 from millm.engines.base import Sampling
 from millm.errors import InvalidRequest, ModelNotFound
 from millm.manager import Manager
-from millm.records import ModelRecord, Source
+from millm.records import ModelRecord, Source, Status
 from millm.sources.base import Origin
 from millm.views import Contest, Entry, Phase, Run
 
@@ -247,8 +247,9 @@ def test_one_at_a_time_and_only_what_can_be_asked(manager: Manager, opener: Fake
         manager.side_by_side.begin(Contest(PROMPT, (Entry(one.id), Entry(99))))
     manager.side_by_side.cancel()  # nothing runs: nothing to do
     assert (manager.side_by_side.run, manager.side_by_side.version) == (None, 0)
-    opener.engine_pause_s = 0.5
+    opener.pause_s = opener.engine_pause_s = 0.5
     begin(manager, one, one)
+    until(manager, lambda _: manager.record(one.id).status is Status.LOADING)
     with pytest.raises(InvalidRequest, match="Cancel it first"):
         begin(manager, one, one)
     manager.side_by_side.cancel()
