@@ -29,9 +29,7 @@ HEAD_S = 5.0  # for Ray's head to answer such a look
 CONNECT_S = 120.0  # for Ray to start or to be reached, and for Serve to take the application
 STEP_S = 12.0  # for a step of the opening to end before that
 LEAVE_S = 12.0  # to take everything away
-TARGET = (
-    17  # requests at a replica, our listening among them, above which another one is started if there may be more
-)
+TARGET = 17  # requests at a replica, ours to listen among them, above which another is started if there may be more
 CONTROL_S = "0.5"  # between two looks of our own Ray's controller; at its usual 0.1 s it takes 4 % of a core for ever
 OWN_STORE = 100_000_000  # bytes of Ray's object store, which nothing of ours goes through
 LONGEST_LINE = 1 << 30  # bytes

@@ -1,6 +1,7 @@
 """The process: it starts, says what is wrong in one line, and ends cleanly."""
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -93,6 +94,15 @@ def test_a_key_that_was_made_counts_as_set() -> None:
     assert (shown["MILLM_API_KEY"].value, shown["MILLM_API_KEY"].given_by) == ("set", "made at this start")
     given = Settings(api_key="mine", given_by={"api_key": "flag"})
     assert app.with_key(given, "mine") is given
+
+
+def test_what_was_imported_is_no_work_for_later_collections(tmp_path: Path) -> None:
+    before = gc.get_freeze_count()
+    kept = [[number] for number in range(1000)]
+    manager = make_manager(tmp_path)
+    app.begin(Settings(engine="ray", model_cache_dir=tmp_path), manager)
+    manager.close(1)
+    assert gc.get_freeze_count() >= before + len(kept)
 
 
 def test_json_logs_are_json_line_by_line(run_app: Run) -> None:

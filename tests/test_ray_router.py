@@ -13,7 +13,17 @@ from ray.serve._private.common import DeploymentHandleSource, DeploymentID
 from millm.ray_router import FewestFirst
 
 pytestmark = pytest.mark.slow
-REPLICAS: list[Any] = [SimpleNamespace(replica_id=name, max_ongoing_requests=20) for name in ("one", "two")]
+
+
+class Named(str):
+    """The id of a replica."""
+
+    @property
+    def unique_id(self) -> str:
+        return str(self)
+
+
+REPLICAS: list[Any] = [SimpleNamespace(replica_id=Named(name), max_ongoing_requests=20) for name in ("one", "two")]
 
 
 @pytest.fixture
@@ -58,6 +68,17 @@ def test_full_replicas_are_not_counted_on(router: FewestFirst) -> None:
     for replica in ("one", "two"):
         router.decrement_queue_len_cache(replica)
     assert choose(router, 1) == ["one"]
+
+
+def test_who_wants_to_listen_gets_the_replica_it_names(router: FewestFirst) -> None:
+    router.on_send_request("two")
+    asked: Any = SimpleNamespace(
+        args=["two"], metadata=SimpleNamespace(call_method="listen"), routing_context=SimpleNamespace()
+    )
+    chosen = asyncio.run(router.choose_replicas(REPLICAS, asked))
+    assert [[each.replica_id for each in them] for them in chosen] == [["two"]]
+    assert asked.routing_context.should_backoff
+    assert asyncio.run(router.choose_replicas(REPLICAS[:1], asked)) == [], "it is gone, and no other will do"
 
 
 def test_requests_that_were_never_sent_are_forgotten_after_a_lull(

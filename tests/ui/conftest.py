@@ -9,6 +9,7 @@ from hub import Hub
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from running import App, Client, start_app, wait_until_up
 from scenes import Scene
+from serving import until
 from tiny_models import build
 
 expect.set_options(timeout=SOON)
@@ -63,8 +64,8 @@ def app(hub: Hub, running: App) -> Iterator[App]:
     client = Client(running)
     for job in client.ask("GET", "/api/system", 200)["jobs"]:
         client.http.post(f"/api/models/{job['model_id']}/cancel")
+    until(lambda: not client.ask("GET", "/api/system", 200)["jobs"], 60)
     for record in client.ask("GET", "/api/models", 200):
-        client.settle(record["id"])
         if record["status"] == "loaded":
             client.ask("POST", f"/api/models/{record['id']}/unload", 202)
             client.settle(record["id"])
