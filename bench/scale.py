@@ -1,6 +1,6 @@
 """What replicas on Ray Serve bring and what they cost: tokens a second of 1 and of 2, and the way through Ray.
 
-    python bench/scale.py [--streams 16] [--tokens 96] [--rounds 3] [--requests 50] [--only scale latency]
+    python bench/scale.py [--streams 16] [--tokens 96] [--rounds 3] [--turns 3] [--requests 50] [--only scale latency]
 
 Needs requirements-ray.txt. Everything runs on this machine, on Rays of its own, one after the other; every replica
 and the engine of this process compute with one thread. `scale`: a random Qwen3-like model of 100 million numbers,
@@ -51,7 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=16, help="requests at once for each replica")
     parser.add_argument("--tokens", type=int, default=96, help="of each answer")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each turn; their median counts")
+    parser.add_argument("--turns", type=int, default=3, help="in which one process, 1 replica and 2 are opened anew")
     parser.add_argument("--requests", type=int, default=50, help="for the latency")
     parser.add_argument("--only", nargs="*", choices=("scale", "latency"), default=("scale", "latency"))
     asked = parser.parse_args()
@@ -65,18 +66,21 @@ def main() -> None:
 
 
 def scale(model: Path, asked: argparse.Namespace) -> None:
-    """Tokens a second of this process's engine, of one replica and of two."""
-    ways = [("in one process", 1, local(model)), ("1 replica", 1, replicas(model, 1))]
-    ways += [("2 replicas", 2, replicas(model, 2))]
-    medians = {}
-    print(f"| {asked.streams} streams for each, {asked.tokens} tokens | tokens a second |\n|---|---|")
-    for name, copies, opened in ways:
-        with opened as engine:
-            crowd(engine, copies * asked.streams, 8)
-            rounds = [crowd(engine, copies * asked.streams, asked.tokens) for _ in range(asked.rounds)]
-        medians[name] = statistics.median(rounds)
-        print(f"| {name} | {medians[name]:.0f} ({min(rounds):.0f} to {max(rounds):.0f}) |", flush=True)
-    print(f"\n2 replicas against 1: {medians['2 replicas'] / medians['1 replica']:.2f} times\n")
+    """Tokens a second of this process's engine, of one replica and of two, in turn: a machine changes meanwhile."""
+    ways = {"in one process": (1, 0), "1 replica": (1, 1), "2 replicas": (2, 2)}
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(asked.turns):
+        for name, (share, count) in ways.items():
+            with replicas(model, count) if count else local(model) as engine:
+                crowd(engine, share * asked.streams, 8)
+                rounds = [crowd(engine, share * asked.streams, asked.tokens) for _ in range(asked.rounds)]
+            seen[name].append(statistics.median(rounds))
+    print(f"| {asked.streams} streams for each, {asked.tokens} tokens | tokens a second, by turn |\n|---|---|")
+    for name, each in seen.items():
+        print(f"| {name} | {', '.join(f'{figure:.0f}' for figure in each)} |")
+    times = [two / one for one, two in zip(seen["1 replica"], seen["2 replicas"], strict=True)]
+    by_turn = ", ".join(f"{ratio:.2f}" for ratio in times)
+    print(f"\n2 replicas against 1: {statistics.median(times):.2f} times ({by_turn})\n", flush=True)
 
 
 def latency(model: Path, requests: int) -> None:
