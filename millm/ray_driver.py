@@ -88,9 +88,9 @@ class Driver:
                 found = await self._application()
                 each = [described(replica, requests.running()) for replica in replicas(found)]
                 self._say({"replicas": each, "problem": problem(each, self._asked["fewest"])})
-                requests.away = False
+                requests.lines.away = False
             except Exception as error:  # noqa: BLE001  (whatever Ray raises, the person sees it, and the next look may do)
-                requests.away = True
+                requests.lines.away = True
                 why = "does not answer" if isinstance(error, TimeoutError) else f"fails: {first_line(error)}"
                 self._say({"problem": f"Ray's head {why}. If it does not come back, load the model again."})
             await asyncio.sleep(LOOK_S)
@@ -108,7 +108,7 @@ class Driver:
 
         if not ray.is_initialized():
             return
-        away = self._requests is not None and self._requests.away
+        away = self._requests is not None and self._requests.lines.away
         if self._asked["address"] and not away:  # a head that is gone took it along
             with suppress(Exception):
                 serve.delete(self._name)

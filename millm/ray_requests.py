@@ -39,25 +39,19 @@ class Attempt:
 
 
 class Requests:
-    """The requests to one application. handle: of Ray Serve. say: hears what is answered to each."""
+    """The requests to one application. handle: of Ray Serve. say: hears what is answered to each.
+
+    lines: on which the replicas answer.
+    """
 
     def __init__(self, handle: Any, say: Say, patience: Patience = PATIENT) -> None:
         self._handle = handle
         self._say = say
         self._patience = patience
-        self._lines = Lines(handle, patience, self._pass_on, self._lose)
+        self.lines = Lines(handle, patience, self._pass_on, self._lose)
         self._keys = itertools.count(1)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._attempts: dict[int, Attempt] = {}
-
-    @property
-    def away(self) -> bool:
-        """Whether Ray's head does not answer just now; whoever watches it sets that."""
-        return self._lines.away
-
-    @away.setter
-    def away(self, away: bool) -> None:
-        self._lines.away = away
 
     def hear(self, told: dict[str, Any]) -> None:
         """Begins a request, or cancels one."""
@@ -113,7 +107,7 @@ class Requests:
         try:
             async for name in stream:
                 attempt.replica = name
-                self._lines.listen(name)
+                self.lines.listen(name)
                 self._say({"said": [(attempt.number, {"at": name})]})
         except Exception as error:  # noqa: BLE001  (whatever Ray makes of a death)
             attempt.fail(ReplicaDied(first_line(error)))
@@ -126,7 +120,7 @@ class Requests:
         asked_at = loop.time()
         while not (await asyncio.wait({attempt.over}, timeout=most.look))[0]:
             waited_s = 0.0 if attempt.replica else loop.time() - asked_at
-            if self.away and waited_s > most.away:
+            if self.lines.away and waited_s > most.away:
                 raise RemoteUnavailable(AWAY)
             if waited_s > most.wait:
                 raise RemoteUnavailable(f"No replica took the request in {most.wait:.0f} s.")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from millm.devices import list_devices, ram
 from millm.engines.base import ChatRequest, EmbedRequest, Engine, LoadOptions
@@ -23,6 +23,8 @@ from millm.jobs import Job, Lane
 from millm.loads import CACHE_SHARE
 from millm.nearby import folder_here
 from millm.records import ModelRecord
+
+T = TypeVar("T")
 
 SAYS, QUIET, ENDS = "s", "q", "e"
 """What is said: a piece of an answer, what is no part of it, or at its very end the whole answer or an error."""
@@ -114,27 +116,24 @@ class Replica:
 
     async def chat(self, told: str) -> AsyncIterator[str]:
         """Answers. told: JSON of a key, by which the line calls it, and a `ChatRequest`."""
-        asked = json.loads(told)
-        request = restored(ChatRequest, asked["request"])
-        async for name in self._answer(asked["key"], lambda report: self._engine.chat(request, report)):
+        async for name in self._answer(told, ChatRequest, self._engine.chat):
             yield name
 
     async def embed(self, told: str) -> AsyncIterator[str]:
         """Embeds. told: JSON of a key and an `EmbedRequest`."""
-        asked = json.loads(told)
-        request = restored(EmbedRequest, asked["request"])
-        async for name in self._answer(asked["key"], lambda report: self._engine.embed(request, report)):
+        async for name in self._answer(told, EmbedRequest, self._engine.embed):
             yield name
 
-    async def _answer(self, key: int, work: Callable[[Report], Any]) -> AsyncIterator[str]:
-        """The name of this replica; ends when what work says has been said. Whoever leaves cancels it."""
+    async def _answer(self, told: str, kind: type[T], ask: Callable[[T, Report], Any]) -> AsyncIterator[str]:
+        """The name of this replica; ends when what is answered has been said. Whoever leaves cancels it."""
+        asked = json.loads(told)
+        key, request = asked["key"], restored(kind, asked["request"])
         loop, over, begun = asyncio.get_running_loop(), asyncio.Event(), False
 
         def hear(_: Job[None], event: Event) -> None:
             nonlocal begun
             first, begun = event.says_something and not begun, begun or event.says_something
-            kind = SAYS if event.says_something else QUIET
-            self._line.say(loop, key, kind, {"event": plain(event)}, at_once=first)
+            self._line.say(loop, key, SAYS if event.says_something else QUIET, {"event": plain(event)}, at_once=first)
 
         def end(item: dict[str, Any]) -> None:
             self._line.say(loop, key, ENDS, item, at_once=True)
@@ -148,7 +147,7 @@ class Replica:
 
         self._line.answers += 1
         job: Job[None] = Job(on_event=hear, on_end=ended)
-        self._lane.submit(lambda job: end({"answer": plain(work(job.report))}), job)
+        self._lane.submit(lambda job: end({"answer": plain(ask(request, job.report))}), job)
         try:
             yield self._name
             await over.wait()

@@ -88,7 +88,7 @@ def test_a_request_that_no_replica_takes_ends() -> None:
 
 def test_while_the_head_is_away_nobody_waits_long() -> None:
     patience = Patience(away=0.2, look=0.05)
-    items = play(Handle([SILENCE]), lambda requests: setattr(requests, "away", True), patience)
+    items = play(Handle([SILENCE]), lambda requests: setattr(requests.lines, "away", True), patience)
     assert "head does not answer" in items[-1]["error"]["message"]
 
 
