@@ -145,7 +145,7 @@ class Hub:
                     return fault
         return Fault()
 
-    def wait_for(self, seen: Callable[[Request], bool], timeout: float = 2.0) -> bool:
+    def wait_for(self, seen: Callable[[Request], bool], timeout: float = 30.0) -> bool:
         """Waits until a request in the log fits; False if none did in time."""
         end = time.monotonic() + timeout
         while not (found := any(map(seen, list(self.requests)))) and time.monotonic() < end:

@@ -224,14 +224,14 @@ class Scene:
         if repo == Shop.stuck:
             return
         job = self.manager.job(record.id)
-        assert job is None or job.wait(20)
+        assert job is None or job.wait(30)
         if repo == QWEN:  # as if it had been quantized
             form = {"quantization": Quantization.Q4, "disk_size_mb": 2610.0, "estimated_memory_mb": 3420.0}
             self.manager._registry.update(record.id, **form)
 
     def _settle(self, order: Callable[[], ModelRecord]) -> None:
         job = self.manager.job(order().id)
-        assert job is None or job.wait(20)
+        assert job is None or job.wait(30)
 
     def open(self, page: "Page", tab: str = "download") -> None:
         """Loads the page afresh and shows a tab."""

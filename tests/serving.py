@@ -15,8 +15,10 @@ from millm.manager import Manager
 from millm.records import ModelRecord, Source, Status
 from millm.sources.base import Origin
 
+AT_ONCE_S = 5.0  # far more than what happens at once takes on a slow machine; what it must not wait for takes longer
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> float:
     """Waits for a condition; returns how long that took."""
     started = time.monotonic()
     while not condition():

@@ -56,7 +56,7 @@ def manager(tmp_path: Path, fake: FakeMeasure) -> Iterator[Manager]:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(10)
+        job.wait(30)
     return manager.record(record.id)
 
 

@@ -62,7 +62,7 @@ def manager(tmp_path: Path, quantizer: FakeQuantizer, fetcher: FakeFetcher) -> I
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(10)
+        job.wait(30)
     return manager.record(record.id)
 
 

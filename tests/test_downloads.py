@@ -10,6 +10,7 @@ import pytest
 from fakes import FakeFetcher, make_manager
 from hub import Hub
 from making import CONFIG, FAST, content, make_repo, safetensors
+from serving import AT_ONCE_S
 
 from millm.errors import DownloadFailed, GatedModel, InvalidToken
 from millm.events import Report
@@ -63,7 +64,7 @@ def start(manager: Manager, name: str = "one") -> ModelRecord:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(5)
+        job.wait(30)
     return manager.record(record.id)
 
 
@@ -154,7 +155,7 @@ def test_a_retry_that_still_asks_the_source_can_be_cancelled(make: Callable[...,
     assert resolving.status in (Status.QUEUED, Status.DOWNLOADING)
     began = time.monotonic()
     manager.cancel(failed.id)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE_S
     assert (manager.records(), staged(tmp_path)) == ([], [])
     fetcher.gate.set()
 

@@ -29,7 +29,7 @@ def manager(tmp_path: Path, opener: FakeOpener) -> Iterator[Manager]:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(10)
+        job.wait(30)
     return manager.record(record.id)
 
 

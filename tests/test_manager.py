@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from serving import AT_ONCE_S
 
 from millm.engines.base import ChatRequest, Health, Message, Replica
 from millm.errors import (
@@ -130,7 +131,7 @@ def test_cancelling_a_download_leaves_no_file_and_no_record(make: Make, tmp_path
     victim, other = (queued, running) if waiting else (running, queued)
     started = time.monotonic()
     manager.cancel(victim.id)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < AT_ONCE_S
     with pytest.raises(ModelNotFound):
         manager.record(victim.id)
     assert [r.id for r in manager.records()] == [other.id]
@@ -271,7 +272,7 @@ def test_unloading_waits_for_what_runs_and_lets_nothing_new_in(make: Make) -> No
     with pytest.raises(ModelNotLoaded):
         manager.chat(ask())
     assert pending == 1
-    assert running.result(5).text == "a b c d"
+    assert running.result(30).text == "a b c d"
     job.result(5)
     assert manager.loaded() is None
 
@@ -294,7 +295,7 @@ def test_cancelling_an_unload_keeps_the_model_serving(make: Make) -> None:
     manager.cancel(record.id)
     assert manager.record(record.id).status is Status.LOADED
     assert manager.chat(ask()).result(5).text == "hello big world"
-    assert running.result(5).completion_tokens == 20
+    assert running.result(30).completion_tokens == 20
 
 
 def test_states_that_exclude_each_other(make: Make) -> None:
@@ -405,7 +406,7 @@ def test_system_and_storage_tell_what_is_there(make: Make) -> None:
     again = manager.system()
     assert [job.model_id for job in again.jobs] == [record.id], "what runs is never old"
     assert again.tokens_per_s == state.tokens_per_s, "figures are measured twice a second"
-    running.result(5)
+    running.result(30)
     storage = manager.storage()
     assert storage.models[record.id] == storage.total_bytes == storage.by_type["llm"] > 4000
 
@@ -419,7 +420,7 @@ def test_closing_ends_what_runs_and_keeps_the_interrupted_download_for_a_retry(t
     manager.download(hub("two"))
     started = time.monotonic()
     assert manager.close(0.3)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < AT_ONCE_S
     assert isinstance(answer.error, Cancelled)
     assert list((tmp_path / "own" / ".staging").iterdir()) == []
     again = make_manager(tmp_path / "own")

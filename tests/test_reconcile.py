@@ -39,7 +39,7 @@ def link(manager: Manager, folder: Path) -> ModelRecord:
 
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     return manager.record(record.id)
 
 

@@ -38,7 +38,7 @@ def get(manager: Manager, name: str) -> ModelRecord:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
 
 
 def load(manager: Manager, record: ModelRecord) -> None:

@@ -27,7 +27,7 @@ def get(manager: Manager, name: str, model_type: ModelType = ModelType.LLM) -> M
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(5)
+        job.wait(30)
     return manager.record(record.id)
 
 

@@ -141,7 +141,7 @@ def test_what_is_going_on_is_told_and_then_counted_as_cancelled_or_refused(make:
     for job in jobs:
         job.cancel()
     for job in jobs:
-        assert job.wait(5)
+        assert job.wait(30)
     time.sleep(FRESH_S)
     found = scrape(client)
     assert found["millm_requests_total{outcome=cancelled}"] == REQUESTS_IN_ALL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ollama_server import Fault, Model, OllamaServer
-from serving import until
+from serving import AT_ONCE_S, until
 
 from millm.engines.base import WELL, ChatRequest, Completion, EmbedRequest, Engine, LoadOptions, Message, Sampling
 from millm.engines.ollama import open_ollama
@@ -131,7 +131,7 @@ def test_a_chat_streams_its_pieces(server: OllamaServer) -> None:
     watcher = Watcher()
     answer = load(server).chat(ask("hello there"), watcher)
     assert answer == Completion("You said: hello there", "stop", 2, 4, answer.first_token_s, 100.0)
-    assert 0 < answer.first_token_s < 1
+    assert 0 < answer.first_token_s < AT_ONCE_S
     pieces = [(event.text, event.tokens) for event in watcher.events if event.text]
     assert pieces == [("You", 1), (" said:", 2), (" hello", 3), (" there", 4)]
     assert {event.stage for event in watcher.events} == {Stage.GENERATING}
@@ -205,12 +205,12 @@ def test_an_answer_may_be_empty(server: OllamaServer) -> None:
 
 def test_many_chats_at_once(server: OllamaServer) -> None:
     engine = load(server)
-    server.fault = Fault("/api/chat", "slow", pause=0.05)
+    server.fault = Fault("/api/chat", "slow", pause=0.3)
     since = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda n: engine.chat(ask(f"number {n}"), Watcher()).text, range(8)))
     assert answers == [f"You said: number {n}" for n in range(8)]
-    assert time.monotonic() - since < 1.5  # one after the other they would take 2 s
+    assert time.monotonic() - since < 8  # one after the other they would take 12 s
 
 
 @pytest.mark.parametrize("after", [0, 2], ids=["before the first token", "between tokens"])
@@ -223,9 +223,9 @@ def test_a_cancel_ends_a_silent_answer(server: OllamaServer, path: str, after: i
     watcher = Watcher(lambda: time.monotonic() - since > 0.1)
     with pytest.raises(Cancelled):
         engine.chat(request, watcher)
-    assert time.monotonic() - since < 1
+    assert time.monotonic() - since < AT_ONCE_S
     assert server.left()
-    assert server.gone[0] - since < 1
+    assert server.gone[0] - since < AT_ONCE_S
     assert "".join(event.text for event in watcher.events) == "You said:"[: 9 * (after > 0)]
 
 
@@ -254,7 +254,7 @@ def test_a_cancel_ends_a_load(server: OllamaServer, path: str) -> None:
     since = time.monotonic()
     with pytest.raises(Cancelled):
         load(server, Watcher(lambda: time.monotonic() - since > 0.1))
-    assert time.monotonic() - since < 1
+    assert time.monotonic() - since < AT_ONCE_S
     assert server.left()
     assert server.memory == {}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from making import Watcher, WebServer, nowhere
 from ollama_server import Fault, Model, OllamaServer
+from serving import AT_ONCE_S
 
 from millm.errors import Cancelled, DownloadFailed, InvalidRequest, MiLLMError, OllamaUnavailable, RepoNotFound
 from millm.events import Event, Stage
@@ -125,11 +126,11 @@ def test_what_the_server_has_is_not_pulled(server: OllamaServer, tmp_path: Path)
 
 
 def test_verifying_may_take_its_time_and_is_reported(server: OllamaServer, tmp_path: Path) -> None:
-    server.fault = Fault("/api/pull", "slow", after=19, pause=0.4)  # before "success"
+    server.fault = Fault("/api/pull", "slow", after=19, pause=1.5)  # before "success"
     at: list[float] = []
     fetch(server, tmp_path, Watcher(lambda: at.append(time.monotonic()) or False), stall=0.1)
-    assert at[-1] - at[0] > 0.3  # three times the stall that would be an error elsewhere
-    assert max(later - earlier for earlier, later in pairwise(at)) < 0.35
+    assert at[-1] - at[0] > 1.4  # many times the stall that would be an error elsewhere
+    assert max(later - earlier for earlier, later in pairwise(at)) < 1.2
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 16], ids=["at once", "resolving", "downloading", "verifying"])
@@ -138,9 +139,9 @@ def test_a_cancel_ends_a_silent_pull(server: OllamaServer, tmp_path: Path, after
     since = time.monotonic()
     with pytest.raises(Cancelled):
         fetch(server, tmp_path, Watcher(lambda: time.monotonic() - since > 0.1))
-    assert time.monotonic() - since < 1
+    assert time.monotonic() - since < AT_ONCE_S
     assert server.left()
-    assert server.gone[0] - since < 1
+    assert server.gone[0] - since < AT_ONCE_S
     assert "llama3:8b" not in server.models
 
 
@@ -159,7 +160,7 @@ def test_a_cancel_does_not_wait_for_the_list_of_models(server: OllamaServer, tmp
     since = time.monotonic()
     with pytest.raises(Cancelled):
         Ollama(server.host).fetch(planned, None, tmp_path, Watcher(lambda: True))
-    assert time.monotonic() - since < 1
+    assert time.monotonic() - since < AT_ONCE_S
 
 
 def test_a_silence_while_layers_arrive_is_an_error(server: OllamaServer, tmp_path: Path) -> None:

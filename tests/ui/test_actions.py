@@ -28,7 +28,7 @@ def ready(manager: Manager, name: str, **origin: Any) -> ModelRecord:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
 
 
 @pytest.fixture

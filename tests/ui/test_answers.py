@@ -28,10 +28,10 @@ def asked(text: str) -> History:
 def load_tiny(manager: Manager) -> None:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     manager.load(record.id)
     loading = manager.job(record.id)
-    assert loading is None or loading.wait(5)
+    assert loading is None or loading.wait(30)
 
 
 @pytest.fixture
@@ -130,10 +130,13 @@ def test_thoughts_are_told_apart_and_timed(tmp_path: Path, marked: bool) -> None
     manager = make_manager(tmp_path, opener=opener)
     load_tiny(manager)
     answers = Answers(manager)
+    began = time.monotonic()
     seen = list(answers.follow("page", answers.begin("page", asked("Well?"), CONTROLS)))
     assert seen[-1].thought == "hm well"
     assert seen[-1].said == "Yes."
-    assert 0.2 <= seen[-1].thought_s < 0.6, "from the first thought to the first word of the answer"
+    assert 0.2 <= seen[-1].thought_s < time.monotonic() - began - 0.2, (
+        "from the first thought to the first word of the answer"
+    )
     assert not any(progress.said for progress in seen if not progress.thought)
     manager.close(1)
 
@@ -171,7 +174,7 @@ def test_a_page_that_goes_away_cancels_its_answer(manager: Manager) -> None:
     following = answers.follow("page", job)
     next(following)
     following.close()
-    assert job.wait(2)
+    assert job.wait(30)
     assert job.cancelling
     answers.begin("page", asked("next"), CONTROLS).cancel()  # the page is free again
 

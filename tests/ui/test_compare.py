@@ -27,7 +27,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     for name in ("one", "two"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
-        assert job is None or job.wait(5)
+        assert job is None or job.wait(30)
     yield manager
     manager.close(1)
 
@@ -49,7 +49,7 @@ def filled(manager: Manager) -> tuple[object, ...]:
 def ended(manager: Manager) -> None:
     job = manager.side_by_side._job
     assert job
-    assert job.wait(5)
+    assert job.wait(30)
 
 
 def test_the_form_sends_what_it_says_and_keeps_it(manager: Manager) -> None:
@@ -77,7 +77,7 @@ def test_a_new_page_starts_from_the_loaded_model_and_another(tmp_path: Path, man
     assert record
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     assert filled(manager) == ("", "", "one", *PLAIN, "two", *PLAIN)
     bare = make_manager(tmp_path / "bare")
     assert filled(bare) == ("", "", None, *PLAIN, None, *PLAIN)
@@ -94,7 +94,7 @@ def test_choices_follow_the_manager_and_so_does_the_stamp(manager: Manager) -> N
     assert record
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     assert compare.stamp(manager) != before
     assert compare.draw(manager)[2] != loaded
     assert "This unloads one while it runs" in compare.warn_of(manager, "one", "two")

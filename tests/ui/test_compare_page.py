@@ -32,10 +32,10 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     for name in ("two", "one"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
-        assert job is None or job.wait(5)
+        assert job is None or job.wait(30)
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     yield manager
     manager.close(2)
 

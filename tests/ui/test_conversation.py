@@ -29,7 +29,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3))
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     yield manager
     manager.close(1)
 

@@ -17,7 +17,7 @@ def begin(manager: Manager, name: str) -> ModelRecord:
 
 def finish(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
 
 
 def test_the_running_download_comes_first_and_alone_has_the_ids(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from millm.ui.drawer import build, draw_room, draw_sheet, save_settings  # noqa:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
 
 
 def add(manager: Manager, name: str, **origin: Any) -> ModelRecord:

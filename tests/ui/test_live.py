@@ -50,7 +50,7 @@ def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
     *_, stamp = live.draw(*ALL)
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     drawn = live.poll(*ALL, stamp)
     assert "acme/tiny" in drawn[3]
     assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE

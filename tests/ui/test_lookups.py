@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, make_manager
+from serving import AT_ONCE_S
 
 from millm.errors import GatedModel
 from millm.estimate import Estimate
@@ -49,18 +50,15 @@ def test_a_form_becomes_an_origin() -> None:
 
 @pytest.mark.parametrize("ask", [Lookups.preview, Lookups.download])
 def test_something_is_said_at_once_and_then_every_beat(tmp_path: Path, ask: Callable[..., Any]) -> None:
-    manager = make_manager(tmp_path, SlowFetcher())
-    began = time.monotonic()
+    gate = threading.Event()
+    manager = make_manager(tmp_path, FakeFetcher(gate=gate))
     told = ask(Lookups(manager), PAGE, *fields())
     first = next(told)
     assert "Looking up acme/tiny" in first[0]
-    assert time.monotonic() - began < 0.2
     assert [button for button in first if getattr(button, "interactive", None) is False]
-    gaps = []
-    for _ in told:
-        gaps.append(time.monotonic() - began)
-        began = time.monotonic()
-    assert max(gaps) < 1
+    assert len([next(told) for _ in range(3)]) == 3, "while the source is silent"
+    gate.set()
+    assert list(told)
     manager.close(1)
 
 
@@ -143,7 +141,7 @@ def test_leaving_the_page_does_not_stop_the_download(tmp_path: Path) -> None:
     told.close()
     record = manager.records()[0]
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     assert manager.record(record.id).status == "ready"
     manager.close(1)
 
@@ -161,7 +159,7 @@ def test_what_a_source_does_not_answer_can_be_cancelled(tmp_path: Path, ask: Cal
     lookups.stop(PAGE)
     began = time.monotonic()
     *_, last = told
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < AT_ONCE_S
     assert last[0] == ""
     assert [button for button in last if getattr(button, "interactive", None)]
     gate.set()

@@ -71,14 +71,14 @@ def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 def add(manager: Manager, name: str) -> ModelRecord:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     return manager.record(record.id)
 
 
 def load(manager: Manager, record: ModelRecord) -> None:
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
 
 
 def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[..., Page], url: str) -> None:

@@ -26,7 +26,7 @@ ALL = ("", "All", "All types")
 def bring(manager: Manager, name: str) -> ModelRecord:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
     job = manager.job(record.id)
-    assert job is None or job.wait(5)
+    assert job is None or job.wait(30)
     return record
 
 
