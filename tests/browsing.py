@@ -8,12 +8,13 @@ from playwright.sync_api import Page, expect
 from scenes import SOON
 
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
+WINDOWLESS = "chromium-headless-shell"  # half the work of a browser that could show a window
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 def chromium() -> str:
     """The path of the browser; without one the test is skipped."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(filter(None, map(shutil.which, (WINDOWLESS, "chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("Chromium is not installed")
     return found

@@ -1,11 +1,11 @@
 """The API's own documentation: every route in it, with examples, and a page that needs no other server."""
 
 import re
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from browsing import chromium
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
@@ -104,7 +104,7 @@ def test_the_page_works_in_a_browser_under_our_policy(manager: Manager, serve: C
     complaints: list[str] = []
     asked: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        browser = playwright.chromium.launch(executable_path=chromium())
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))

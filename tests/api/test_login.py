@@ -1,11 +1,11 @@
 """The key: asked for on every route but /health, shown by programs as a header and by browsers as a cookie."""
 
 import json
-import shutil
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 
 import pytest
+from browsing import chromium
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 from test_guard import KEY, guarded
@@ -129,7 +129,7 @@ def test_a_real_browser_logs_in(serve: Callable[[ASGIApp], str]) -> None:
 
     url = serve(guarded(GuardPolicy(api_key="plain-key")).app)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        browser = playwright.chromium.launch(executable_path=chromium())
         page = browser.new_page()
         page.goto(url)
         page.get_by_label("API key").fill("wrong")

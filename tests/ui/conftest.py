@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, 
 from running import App, Client, start_app, wait_until_up
 from scenes import Scene
 from serving import until
+from states import STATES
 from tiny_models import build
 
 expect.set_options(timeout=SOON)
@@ -77,35 +78,61 @@ def leaves(asked: Request, own: tuple[str, ...]) -> bool:
     return not asked.url.startswith(own) and asked.failure != "csp"
 
 
+def watched(page: Page, url: str, wrong: list[str]) -> Page:
+    """The page, which from now on notes what goes wrong in it: errors, and requests that leave the machine."""
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    own = (f"{url}/", "data:", "blob:")
+    page.on("requestfinished", lambda asked: asked.url.startswith(own) or wrong.append(asked.url))
+    page.on("requestfailed", lambda asked: leaves(asked, own) and wrong.append(f"{asked.url}: {asked.failure}"))
+    return page
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages that collect what goes wrong in them: errors, and requests that leave the machine.
+    """Opens pages in which nothing may go wrong.
 
-    within: the context of another page, to open a second one in the same browser. visit: whether to go there at once.
+    within: the context of another page, to open a second one in the same browser. options: of a context of its own.
     """
-    contexts, wrong = [], []
+    contexts, wrong = [], list[str]()
 
     def open_one(
-        app: App | Scene,
-        size: dict[str, int] = DESK,
-        within: BrowserContext | None = None,
-        visit: bool = True,
-        **options: Any,
+        app: App | Scene, size: dict[str, int] = DESK, within: BrowserContext | None = None, **options: Any
     ) -> Page:
         if within is None:
             within = browser.new_context(viewport=size, **options)
             contexts.append(within)
-        page = within.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        own = (f"{app.url}/", "data:", "blob:")
-        page.on("requestfinished", lambda asked: asked.url.startswith(own) or wrong.append(asked.url))
-        page.on("requestfailed", lambda asked: leaves(asked, own) and wrong.append(f"{asked.url}: {asked.failure}"))
-        if visit:
-            page.goto(app.url)
-            is_up(page)
+        page = watched(within.new_page(), app.url, wrong)
+        page.goto(app.url)
+        is_up(page)
         return page
 
     yield open_one
     for context in contexts:
         context.close()
-    assert wrong == [], "errors in the page, or requests that left the machine"
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def show_state(browser: Browser, scene: Scene) -> Iterator[Callable[..., Page]]:
+    """Shows a state of `STATES` as to somebody who never was here. Which page that is depends on the options."""
+    pages: dict[str, Page] = {}
+    wrong: list[str] = []
+
+    def show_one(state: str, size: dict[str, int] = DESK, **options: Any) -> Page:
+        key = f"{size} {options}"
+        if key not in pages:
+            context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
+            pages[key] = watched(context.new_page(), scene.url, wrong)
+        page = pages[key]
+        page.unroute_all()
+        page.goto(f"{scene.url}/health")
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        STATES[state](page, scene)
+        assert wrong == []
+        return page
+
+    yield show_one
+    for page in pages.values():
+        page.context.close()
+    assert wrong == []

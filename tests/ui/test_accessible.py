@@ -41,9 +41,8 @@ def violations(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_axe_finds_nothing_in_either_theme(scene: Scene, open_page: Open, state: str) -> None:
-    page = open_page(scene, visit=False, color_scheme="light", reduced_motion="reduce")
-    STATES[state](page, scene)
+def test_axe_finds_nothing_in_either_theme(show_state: Open, state: str) -> None:
+    page = show_state(state)
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.classList.contains('dark')", timeout=SOON)
@@ -51,17 +50,15 @@ def test_axe_finds_nothing_in_either_theme(scene: Scene, open_page: Open, state:
 
 
 @pytest.mark.parametrize("state", PHONE_STATES)
-def test_fingers_hit_what_they_mean(scene: Scene, open_page: Open, state: str) -> None:
-    page = open_page(scene, PHONE, visit=False, reduced_motion="reduce", has_touch=True)
-    STATES[state](page, scene)
+def test_fingers_hit_what_they_mean(show_state: Open, state: str) -> None:
+    page = show_state(state, PHONE, has_touch=True)
     assert page.evaluate(SMALL) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert violations(page) == []
 
 
-def test_nothing_moves_where_that_is_not_wanted(scene: Scene, open_page: Open) -> None:
-    page = open_page(scene, visit=False, reduced_motion="reduce")
-    STATES["models-loading"](page, scene)
+def test_nothing_moves_where_that_is_not_wanted(show_state: Open) -> None:
+    page = show_state("models-loading")
     page.locator("#system-btn").click()
     expect(page.locator("#system-drawer .mi-plot").first).to_be_visible(timeout=SOON)
     moving = "document.getAnimations().filter((each) => each.playState === 'running').length"

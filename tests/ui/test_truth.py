@@ -9,7 +9,6 @@ from browsing import SOON, field, open_tab
 from playwright.sync_api import Page, Request, expect
 from running import App
 from scenes import PHI, QWEN, Scene
-from states import STATES
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., App]
@@ -86,9 +85,8 @@ def test_a_page_waits_for_its_server_and_goes_on(run_app: Run, open_page: Open, 
     expect(other.locator("#tab-playground-button")).to_have_attribute("aria-selected", "true", timeout=SOON)
 
 
-def test_the_system_drawer_is_alive_only_while_it_is_open(scene: Scene, open_page: Open) -> None:
-    page = open_page(scene, visit=False)
-    STATES["playground-streaming"](page, scene)
+def test_the_system_drawer_is_alive_only_while_it_is_open(scene: Scene, show_state: Open) -> None:
+    page = show_state("playground-streaming")
     page.locator("#status-system-btn").press("Enter")
     drawer = page.locator("#system-drawer")
     expect(drawer.locator("[data-part=now]")).to_contain_text("1 request running", timeout=SOON)
