@@ -2,11 +2,12 @@
 
     python bench/page.py [--rounds 5] [--idle 20]
 
-The page is `app.py`'s own, in a process of its own, with twelve models in its list; Chromium opens it. Cold: a
-browser that was never there. Warm: the same browser again. Click to change: from the click to the change of the
-page, both measured in the page. Truth: from the answer of the API until the last of eight pages shows it. Idle:
-processor time of the server, with so many open pages and a download under way. Streaming: an engine that writes a
-hundred tokens a second, and the share of the time that the main thread of the browser is busy.
+The page is `app.py`'s own, in a process of its own, with twelve models in its list; Chromium opens it. To compare: a
+page of the same look that does nothing (`bench/bare_page.py`), opened in turn with it. Cold: a browser that was never
+there. Warm: the same browser again. Click to change: from the click to the change of the page, both measured in the
+page. Truth: from the answer of the API until the last of eight pages shows it. Idle: processor time of the server,
+with so many open pages and a download under way. Streaming: an engine that writes a hundred tokens a second, and the
+share of the time that the main thread of the browser is busy.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import httpx  # noqa: E402
 import psutil  # noqa: E402
 from browsing import DESK, FLAGS, chromium  # noqa: E402
 from hub import Hub  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_playwright  # noqa: E402
 from running import App, free_port, start_app, wait_until_up  # noqa: E402
 from tiny_models import build  # noqa: E402
 
@@ -76,15 +77,42 @@ def fill(cache: Path) -> None:
 
 
 @contextmanager
-def scene_of_its_own(folder: Path) -> Iterator[str]:
-    """The server over fakes, in a process of its own; gives its address."""
-    command = [sys.executable, ROOT / "tests" / "scenes.py", folder, str(free_port())]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def running(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A program of Python that runs as long as the context lasts."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield process
     finally:
         process.kill()
+
+
+@contextmanager
+def bare_page() -> Iterator[str]:
+    """The page that does nothing; gives its address."""
+    port = free_port()
+    with running(ROOT / "bench" / "bare_page.py", str(port)):
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(httpx.TransportError):
+                httpx.get(url)
+                break
+            time.sleep(0.1)
+        yield url
+
+
+@contextmanager
+def scene_of_its_own(folder: Path) -> Iterator[str]:
+    """The server over fakes, in a process of its own; gives its address."""
+    with running(ROOT / "tests" / "scenes.py", folder, str(free_port())) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+def busy(session: CDPSession) -> float:
+    """Seconds that the main thread of a page has worked."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
 
 
 def opened(context: BrowserContext, url: str) -> dict[str, float]:
@@ -100,32 +128,37 @@ def opened(context: BrowserContext, url: str) -> dict[str, float]:
         moved["bytes"] += event["encodedDataLength"]
 
     session.on("Network.loadingFinished", count)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # so that other programs do not count
     page.goto(url)
     seconds = page.evaluate("window.firstCard") / 1000
     page.wait_for_load_state("load")
-    found = {"seconds": seconds, **moved}
+    found = {"seconds": seconds, "busy": busy(session), **moved}
     page.close()
     return found
 
 
-def first_card(browser: Browser, url: str, rounds: int) -> None:
+def first_card(browser: Browser, pages: dict[str, str], rounds: int) -> None:
+    """Opens the pages in turn. pages: addresses by what they are called."""
     for name in ("cold", "warm"):
-        found = []
-        for _ in range(rounds):
+        found: dict[str, list[dict[str, float]]] = {called: [] for called in pages}
+        for called, url in [*pages.items()] * rounds:
             context = browser.new_context(viewport=DESK)
             if name == "warm":
                 opened(context, url)
-            found.append(opened(context, url))
+            found[called].append(opened(context, url))
             context.close()
-        seconds = [each["seconds"] for each in found]
-        print(
-            f"first card, {name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
-            f"{statistics.median(each['bytes'] for each in found) / 1000:.0f} kB in "
-            f"{statistics.median(each['requests'] for each in found):.0f} requests"
-        )
+        for called, each in found.items():
+            seconds = [one["seconds"] for one in each]
+            print(
+                f"first card, {name}, {called}: {statistics.median(seconds):.2f} s "
+                f"({min(seconds):.2f} to {max(seconds):.2f}), main thread "
+                f"{statistics.median(one['busy'] for one in each):.2f} s, "
+                f"{statistics.median(one['bytes'] for one in each) / 1000:.0f} kB in "
+                f"{statistics.median(one['requests'] for one in each):.0f} requests"
+            )
 
 
-def clicks(browser: Browser, url: str, rounds: int) -> None:
+def clicks(browser: Browser, called: str, url: str, rounds: int) -> None:
     """From a click to the change: in the page alone, through the server, and through gradio's queue too."""
     page = browser.new_page(viewport=DESK)
     page.goto(url)
@@ -144,7 +177,7 @@ def clicks(browser: Browser, url: str, rounds: int) -> None:
             for close in page.locator(".toast-close").all():
                 close.click()
             page.locator(".toast-body").first.wait_for(state="detached")
-        print(f"click to change, {way}: {statistics.median(found):.0f} ms (most {max(found):.0f})")
+        print(f"click to change, {way}, {called}: {statistics.median(found):.0f} ms (most {max(found):.0f})")
     page.close()
 
 
@@ -184,14 +217,10 @@ def streaming(browser: Browser, url: str, seconds: float) -> None:
     page.locator("#send-btn").click()
     page.locator("#chat-log table").first.wait_for()
 
-    def busy() -> float:
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
-
     for part in ("first", "next"):
-        began, before = time.monotonic(), busy()
+        began, before = time.monotonic(), busy(session)
         page.wait_for_timeout(1000 * seconds)
-        share = (busy() - before) / (time.monotonic() - began)
+        share = (busy(session) - before) / (time.monotonic() - began)
         told = page.locator("#chat-stats b").all_inner_texts()
         long = page.evaluate("window.long.splice(0)")
         print(
@@ -244,8 +273,11 @@ def main() -> None:
             app = wait_until_up(start_app(folder / "cache", folder / "log", HF_ENDPOINT=hub.url, LOG_LEVEL="WARNING"))
             try:
                 time.sleep(10)  # until torch is imported
-                first_card(browser, app.url, options.rounds)
-                clicks(browser, app.url, options.rounds)
+                with bare_page() as bare:
+                    pages = {"ours": app.url, "bare": bare}
+                    first_card(browser, pages, options.rounds)
+                    for called, url in pages.items():
+                        clicks(browser, called, url, options.rounds)
                 truth(browser, app.url, options.rounds)
                 idle(browser, app, options.idle, "nothing under way")
                 origin = {"source": "huggingface", "repo_id": "acme/bigger", "quantization": "FP16"}
