@@ -168,6 +168,7 @@ class Lane:
         self._limit = limit
         self._pool = ThreadPoolExecutor(width, thread_name_prefix=name)
         self._jobs: list[Job[Any]] = []
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -181,13 +182,16 @@ class Lane:
 
         Raises:
             QueueFull: `limit` jobs are in the lane already.
+            Cancelled: the lane was closed.
         """
         job = job or Job()
         with self._lock:
+            if self._closed:
+                raise Cancelled
             if self._limit is not None and len(self._jobs) >= self._limit:
                 raise QueueFull(f"Too many requests are waiting ({self._limit}). Try again shortly.")
             self._jobs.append(job)
-        self._pool.submit(self._run, work, job)
+            self._pool.submit(self._run, work, job)
         job._future.add_done_callback(lambda _: self._forget(job))
         return job
 
@@ -204,6 +208,8 @@ class Lane:
 
         Returns whether all of them did; the threads end with their work.
         """
+        with self._lock:
+            self._closed = True
         for job in self.jobs:
             job.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)

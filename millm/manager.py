@@ -255,8 +255,9 @@ class Manager(Orders):
     def close(self, grace_s: float = 5.0) -> bool:
         """Ends all work: jobs are cancelled, running answers get `grace_s` seconds. Returns whether all obeyed."""
         self.feed.close()
-        lanes = (self._orders, self._monitor.lane, self._inquiry, self._downloads, self._loads, self._upkeep.lane)
-        ended = [part.close(grace_s) for part in (self.side_by_side, *lanes, self._resident, self._estimator)]
+        work = (self.side_by_side, self._orders, self._monitor.lane, self._downloads, self._loads, self._upkeep.lane)
+        helpers = (self._inquiry, self._resident, self._estimator)  # of the work: without it nobody asks them
+        ended = [part.close(grace_s) for part in (*work, *helpers)]
         self._registry.close()
         self._store.close()
         return all(ended)

@@ -4,13 +4,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fakes import FakeFetcher, make_manager
 from hub import Hub
 from making import CONFIG, FAST, content, make_repo, safetensors
-from serving import AT_ONCE_S
+from serving import AT_ONCE_S, until
 
 from millm.errors import DownloadFailed, GatedModel, InvalidToken
 from millm.events import Report
@@ -158,6 +159,44 @@ def test_a_retry_that_still_asks_the_source_can_be_cancelled(make: Callable[...,
     assert time.monotonic() - began < AT_ONCE_S
     assert (manager.records(), staged(tmp_path)) == ([], [])
     fetcher.gate.set()
+
+
+def test_retries_that_wait_while_the_program_ends_stay_as_they_are(
+    make: Callable[..., Manager], caplog: pytest.LogCaptureFixture
+) -> None:
+    held = threading.Event()
+
+    class Held(PartFetcher):
+        def fetch(self, plan: Plan, token: str | None, folder: Path, report: Report) -> None:
+            if not self.failures:
+                held.wait(20)
+            super().fetch(plan, token, folder, report)
+
+    fetcher = Held()
+    fetcher.failures = 2
+    manager = make(fetcher=fetcher)
+    first, second = start(manager, "one"), start(manager, "two")
+    for record in (first, second):
+        manager.retry(record.id)
+    until(lambda: not manager._inquiry._plans.jobs)
+    fetcher.gate = threading.Event()
+    caplog.clear()
+
+    def go_on() -> None:
+        until(lambda: asking[0].cancelling or manager.job(first.id).cancelling)
+        held.set()
+
+    with ThreadPoolExecutor(2) as aside:
+        aside.submit(manager.plan, Origin(Source.HUGGINGFACE, "acme/silent"))
+        until(lambda: manager._inquiry._plans.jobs)
+        asking = manager._inquiry._plans.jobs
+        aside.submit(go_on)
+        again = make()  # which ends the one before
+        fetcher.gate.set()
+    for record in map(again.record, (first.id, second.id)):
+        assert (record.status, record.error_message) == (Status.ERROR, "The download was interrupted.")
+        assert record.downloaded_bytes == len(HALF)
+    assert "bug" not in caplog.text
 
 
 def test_what_the_source_says_to_a_retry_is_the_outcome_of_its_job(make: Callable[..., Manager]) -> None:

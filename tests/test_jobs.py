@@ -193,6 +193,15 @@ def test_closing_a_lane_cancels_what_runs_and_ends_its_threads() -> None:
         time.sleep(0.01)
 
 
+def test_a_closed_lane_takes_nothing_and_does_not_wait_for_it() -> None:
+    lane = Lane("closed")
+    assert lane.close(5)
+    with pytest.raises(Cancelled):
+        lane.submit(lambda job: None)
+    assert lane.jobs == []
+    assert lane.close(5)
+
+
 def test_closing_gives_up_on_work_that_does_not_obey() -> None:
     lane, gate = Lane("stubborn"), threading.Event()
     lane.submit(lambda job: gate.wait(10))
