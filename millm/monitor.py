@@ -108,20 +108,21 @@ class Monitor:
     def storage(self) -> StorageState:
         """Where the disk goes."""
         records = self._registry.all()
-        models = {record.id: self._store.usage(record) for record in records}
+        staged = {record.id: self._store.unfinished(record) for record in records}
+        unfinished = {model_id: count for model_id, count in staged.items() if count}
+        models = {record.id: self._store.usage(record) + staged[record.id] for record in records}
         by_type: dict[str, int] = {}
         for record in records:
             by_type[record.model_type] = by_type.get(record.model_type, 0) + models[record.id]
-        staging = self._store.staging_bytes()
         orphans = self._store.orphans(records)
-        left_over = sum(size for path, size in orphans.items() if path.parent != self._store.staging_root)
         return StorageState(
-            total_bytes=sum(models.values()) + staging + left_over,
+            total_bytes=sum(models.values()) + sum(orphans.values()),
             free_bytes=self._store.free_bytes(),
-            staging_bytes=staging,
+            staging_bytes=self._store.staging_bytes(),
             by_type=by_type,
             models=models,
             orphans={path.relative_to(self._store.root).as_posix(): size for path, size in orphans.items()},
+            unfinished=unfinished,
         )
 
     def clean(self) -> int:

@@ -169,10 +169,14 @@ class Store:
         return here if str(here) != record.cache_path and here.exists() else None
 
     def usage(self, record: ModelRecord) -> int:
-        """Bytes on disk that deleting the record would free: none of a local model, none that others link to."""
+        """Bytes of the record's files: none of a local model, none that others link to, none that are unfinished."""
         if record.cache_path is None or record.source is Source.LOCAL:
             return 0
         return folder_bytes(Path(record.cache_path), own_only=True)
+
+    def unfinished(self, record: ModelRecord) -> int:
+        """Bytes of what has come of the record's download, or what a failed one left for Retry."""
+        return folder_bytes(self.staging_path(staging_name(record)))
 
     def orphans(self, records: Iterable[ModelRecord]) -> dict[Path, int]:
         """What lies in the cache directory and belongs to no record, with its bytes."""

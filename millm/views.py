@@ -145,7 +145,8 @@ class SystemState:
 
 @dataclass(frozen=True)
 class StorageState:
-    """Where the disk goes, in bytes. models: model id -> what deleting it frees.
+    """Where the disk goes, in bytes. models: model id -> what deleting it frees. unfinished: the part of that which
+    its download has not finished, where there is any.
 
     orphans: what belongs to no model, by its path in the cache directory; some of it may be unfinished too.
     """
@@ -156,6 +157,7 @@ class StorageState:
     by_type: dict[str, int]
     models: dict[int, int]
     orphans: dict[str, int]
+    unfinished: dict[int, int] = field(default_factory=dict)
 
 
 class Phase(StrEnum):

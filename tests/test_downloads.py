@@ -79,6 +79,9 @@ def test_a_failed_download_keeps_what_came_and_a_retry_goes_on(make: Callable[..
     failed = start(manager)
     assert (failed.status, failed.downloaded_bytes) == (Status.ERROR, len(HALF))
     assert staged(tmp_path) == ["huggingface--acme--one--FP16"]
+    storage = manager.storage()
+    assert storage.models[failed.id] == storage.unfinished[failed.id] == storage.staging_bytes >= len(HALF)
+    assert storage.total_bytes == storage.staging_bytes, "deleting it frees that"
     manager.retry(failed.id)
     ready = wait(manager, failed)
     assert (ready.status, fetcher.found) == (Status.READY, len(HALF))

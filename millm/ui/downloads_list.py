@@ -23,9 +23,10 @@ def draw_downloads(manager: "Manager") -> str:
     coming = [record for record in records if record.status in COMING]
     coming.sort(key=lambda record: order.index(record.id) if record.id in order else -1)
     rows = [_row(manager, record, before) for before, record in enumerate(coming)]
-    return _section("In progress", rows) + _section(
-        "Did not arrive", [_stopped(manager, record) for record in records if record.status is Status.ERROR]
-    )
+    failed = [record for record in records if record.status is Status.ERROR]
+    frees = manager.storage().models if failed else {}
+    stopped = [_stopped(record, frees.get(record.id, 0)) for record in failed]
+    return _section("In progress", rows) + _section("Did not arrive", stopped)
 
 
 def draw_ending(manager: "Manager", record: ModelRecord) -> str:
@@ -66,8 +67,8 @@ def _row(manager: "Manager", record: ModelRecord, before: int) -> str:
     )
 
 
-def _stopped(manager: "Manager", record: ModelRecord) -> str:
-    """A download that failed: why, what Retry has to bring still, and the way to be rid of it."""
+def _stopped(record: ModelRecord, frees: int) -> str:
+    """A download that failed: why, what Retry has to bring still, and the way to be rid of it. frees: bytes."""
     retry = button("retry", record, "Retry", "retry", "is-primary", id="")
     delete = button(
         "delete",
@@ -77,7 +78,7 @@ def _stopped(manager: "Manager", record: ModelRecord) -> str:
         "is-quiet is-danger",
         id="",
         data_question=f"Delete {record.name}?",
-        data_body=words.freed(record, manager.storage().models.get(record.id, 0)),
+        data_body=words.freed(record, frees),
         data_ok="Delete",
     )
     why = note(record.error_message or "The download was interrupted.")

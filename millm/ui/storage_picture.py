@@ -31,14 +31,14 @@ def storage_picture(storage: "StorageState", records: Sequence[ModelRecord], sho
 
 def _parts(storage: "StorageState", records: Sequence[ModelRecord]) -> list[Part]:
     """The models, largest first, what is unfinished, what belongs to none, and what is free."""
-    used = sorted(((storage.models.get(record.id, 0), record.name) for record in records), reverse=True)
+    whole = {model_id: count - storage.unfinished.get(model_id, 0) for model_id, count in storage.models.items()}
+    used = sorted(((whole.get(record.id, 0), record.name) for record in records), reverse=True)
     parts = [Part(name, count, f"is-part-{place}") for place, (count, name) in enumerate(used[:NAMED], 1) if count]
     if others := [count for count, _ in used[NAMED:] if count]:
         parts.append(Part(f"{len(others)} more", sum(others), "is-part-more"))
-    lost_staging = sum(size for path, size in storage.orphans.items() if path.startswith(".staging/"))
     return [
         *parts,
-        *_some("Unfinished downloads", storage.staging_bytes - lost_staging, "is-unfinished"),
+        *_some("Unfinished downloads", sum(storage.unfinished.values()), "is-unfinished"),
         *_some("Left-overs", sum(storage.orphans.values()), "is-left-over"),
         Part("Free", storage.free_bytes, "is-free"),
     ]

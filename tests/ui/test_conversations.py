@@ -110,6 +110,14 @@ def kept(page: Page) -> list[dict[str, Any]]:
     return sorted(whole, key=lambda chat: chat["created"])
 
 
+def settled(page: Page) -> None:
+    """Waits until no page writes any more, and this one has heard of it all."""
+    before: list[dict[str, Any]] = []
+    while before != kept(page):
+        before = kept(page)
+        page.wait_for_timeout(1000)
+
+
 def questions(page: Page) -> Any:
     return page.locator("#chat-log [data-testid=user]")
 
@@ -218,6 +226,7 @@ def test_two_pages_show_the_same_and_never_write_over_each_other(
     ask(two, "from two")
     expect(questions(one)).to_have_text(["from one", "from two"])
 
+    settled(one)
     one.evaluate(
         "const key = Object.keys(localStorage).find((key) => key.startsWith('millm-chat-'));"
         "const chat = JSON.parse(localStorage.getItem(key));"

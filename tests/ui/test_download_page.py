@@ -91,7 +91,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     expect(repo).to_have_attribute("aria-invalid", "true")
     expect(repo).to_have_attribute("aria-describedby", "repo-input-note")
     expect(repo).to_be_focused()
-    assert httpx.get(f"{app.url}/api/models").json()["data"] == []
+    assert httpx.get(f"{app.url}/api/models", timeout=60).json()["data"] == []
     repo.fill("acme/tiny-qwen3")
     expect(note).to_be_empty()
     field(page, "name-input").fill("no blanks")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from fakes import FakeFetcher, make_manager
 
 from millm.errors import DownloadFailed
@@ -9,6 +10,7 @@ from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Source
 from millm.sources.base import Origin
 from millm.ui.downloads_list import draw_downloads, draw_ending
+from millm.views import StorageState
 
 
 def begin(manager: Manager, name: str) -> ModelRecord:
@@ -73,6 +75,24 @@ def test_a_failed_download_stays_in_the_list_with_what_retry_has_to_bring(tmp_pa
     assert f'data-act="delete" data-model="{record.id}"' in html
     assert ' id="' not in html  # the card in the models tab has the ids
     assert "resumes" not in html
+    manager.close(1)
+
+
+def test_however_many_failed_the_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make_manager(tmp_path, FakeFetcher(fail_with=DownloadFailed("No.")))
+    for name in ("one", "two", "three"):
+        finish(manager, begin(manager, name))
+    looks: list[StorageState] = []
+
+    def storage() -> StorageState:
+        looks.append(StorageState(0, 0, 0, {}, {2: 3_000_000}, {}))
+        return looks[0]
+
+    monkeypatch.setattr(manager, "storage", storage)
+    html = draw_downloads(manager)
+    assert len(looks) == 1
+    assert html.count('data-act="delete"') == 3
+    assert html.count("This frees 3 MB") == 1
     manager.close(1)
 
 

@@ -103,7 +103,7 @@ def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[
     expect(sheet).to_contain_text("LlamaForCausalLM")
     expect(sheet.locator(".mi-room")).to_contain_text("Fits", timeout=SOON)
     expect(sheet.locator(".mi-files")).to_contain_text("model.safetensors")
-    httpx.patch(f"{url}/api/models/1", json={"name": "eta"}).raise_for_status()
+    httpx.patch(f"{url}/api/models/1", json={"name": "eta"}, timeout=60).raise_for_status()
     expect(page.locator("#drawer-title")).to_have_text("eta", timeout=SOON)
     page.keyboard.press("Escape")
     expect(sheet).to_be_hidden()
@@ -152,7 +152,7 @@ def test_settings_say_what_is_wrong_and_are_obeyed(
     }
     assert opener.asked[-1].context_length == 64
     body = {"model": "tiny", "messages": [{"role": "user", "content": "one two three"}]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=body).json()
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
     assert answer["choices"][0]["message"]["content"] == "one two"
 
 

@@ -78,14 +78,14 @@ def test_a_server_is_attached_used_lost_and_found(run_app: Run, open_page: Open)
         expect(trouble).to_have_count(0, timeout=SOON)
         expect(page.locator("#send-btn")).to_be_visible(timeout=SOON)
         expect(chat(page, "and now")).to_contain_text("and now", timeout=SOON)
-    assert KEY not in httpx.get(f"{app.url}/api/models").text
+    assert KEY not in httpx.get(f"{app.url}/api/models", timeout=60).text
 
 
 def test_after_a_restart_the_key_is_given_in_the_settings(run_app: Run, open_page: Open) -> None:
     with RemoteServer(key=KEY) as server:
         first = run_app()
         body = {"source": "remote", "url": server.url, "server_key": KEY, "custom_name": "mine"}
-        assert httpx.post(f"{first.url}/api/models", json=body).status_code == 202
+        assert httpx.post(f"{first.url}/api/models", json=body, timeout=60).status_code == 202
         assert first.stop() == 0
         page = open_page(run_app(), PHONE)
         open_tab(page, "models")

@@ -15,7 +15,8 @@ def storage(**changes: object) -> StorageState:
         "free_bytes": 10_000_000_000,
         "staging_bytes": 300_000_000,
         "by_type": {"llm": 3_600_000_000},
-        "models": {number: number * 100_000_000 for number in range(1, 9)},
+        "models": {number: number * 100_000_000 + (200_000_000 if number == 2 else 0) for number in range(1, 9)},
+        "unfinished": {2: 200_000_000},
         "orphans": {".staging/lost": 100_000_000, "huggingface/lost": 200_000_000},
     }
     return StorageState(**(fields | changes))  # type: ignore[arg-type]
@@ -45,13 +46,13 @@ def test_every_byte_stands_there_once() -> None:
 
 
 def test_what_takes_nothing_is_not_shown() -> None:
-    html = storage_picture(storage(models={1: 5_000_000}, orphans={}, staging_bytes=0), RECORDS[:2], 2)
+    html = storage_picture(storage(models={1: 5_000_000}, unfinished={}, orphans={}, staging_bytes=0), RECORDS[:2], 2)
     assert [name for name, _ in rows(html)] == ["model-1", "Free"]
     assert "clean-btn" not in html
 
 
 def test_an_empty_disk_has_no_picture() -> None:
-    html = storage_picture(storage(models={}, orphans={}, staging_bytes=0, total_bytes=0), [], 0)
+    html = storage_picture(storage(models={}, unfinished={}, orphans={}, staging_bytes=0, total_bytes=0), [], 0)
     assert "mi-stack" not in html
     assert "0 models" in html
 

@@ -26,7 +26,7 @@ def show(page: Page, name: str, status: str) -> None:
 def test_eight_pages_of_one_browser_follow_the_api(scene: Scene, open_page: Open) -> None:
     number = scene.arrange(QWEN, PHI)[PHI].id
     api, name = f"{scene.url}/api/models/{number}", PHI.split("/")[1]
-    assert httpx.get(f"{scene.url}/config").json()["connect_heartbeat"] is False
+    assert httpx.get(f"{scene.url}/config", timeout=60).json()["connect_heartbeat"] is False
     pages = [open_page(scene)]
     pages += [open_page(scene, within=pages[0].context) for _ in range(7)]
     asked: list[Request] = []
@@ -35,10 +35,10 @@ def test_eight_pages_of_one_browser_follow_the_api(scene: Scene, open_page: Open
     for page in pages:
         open_tab(page, "models")
         show(page, name, "Ready")
-    httpx.post(f"{api}/load").raise_for_status()
+    httpx.post(f"{api}/load", timeout=60).raise_for_status()
     for page in pages:
         show(page, name, "Loaded")
-    httpx.patch(api, json={"name": "renamed"}).raise_for_status()
+    httpx.patch(api, json={"name": "renamed"}, timeout=60).raise_for_status()
     for page in pages:
         show(page, "renamed", "Loaded")
 
@@ -50,7 +50,7 @@ def test_eight_pages_of_one_browser_follow_the_api(scene: Scene, open_page: Open
     pages[1].locator(f"#unload-btn-{number}").click()
     for page in pages:  # the first one is back on the tab where it was
         show(page, "renamed", "Ready")
-    httpx.delete(api).raise_for_status()
+    httpx.delete(api, timeout=60).raise_for_status()
     for page in pages:
         expect(page.locator(".model-card", has_text="renamed")).to_have_count(0, timeout=SOON)
     assert len(asked) <= 1, "a page holds no connection: at most its question of this second is under way"
@@ -75,8 +75,8 @@ def test_a_page_waits_for_its_server_and_goes_on(run_app: Run, open_page: Open, 
     other.evaluate("window.gradio_config.dependencies.pop()")  # as if an older miLLM had made it
 
     again = run_app(cache=tmp_path / "cache", port=int(app.url.rsplit(":", 1)[1]))
-    number = httpx.get(f"{again.url}/api/models").json()["data"][0]["id"]
-    httpx.patch(f"{again.url}/api/models/{number}", json={"name": "renamed"}).raise_for_status()
+    number = httpx.get(f"{again.url}/api/models", timeout=60).json()["data"][0]["id"]
+    httpx.patch(f"{again.url}/api/models/{number}", json={"name": "renamed"}, timeout=60).raise_for_status()
     expect(page.locator("#away")).to_be_hidden(timeout=SOON)
     show(page, "renamed", "Ready")
     expect(page.locator(".toast-body")).to_have_count(0)
