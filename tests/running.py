@@ -89,7 +89,7 @@ class Client:
     """The management API with its envelope taken off."""
 
     def __init__(self, app: App) -> None:
-        self.http = httpx.Client(base_url=app.url, timeout=20)
+        self.http = httpx.Client(base_url=app.url, timeout=30)
 
     def ask(self, method: str, path: str, status: int, body: dict[str, Any] | None = None) -> Any:
         answer = self.http.request(method, path, json=body)

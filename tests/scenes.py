@@ -192,7 +192,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._serving.wait(10)
+        self._serving.wait(30)
         self.manager.close(5)
 
     def arrange(

@@ -38,14 +38,14 @@ def serving(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
 
 
 def call(url: str, path: str, body: object = None) -> socket.socket:
     """Sends a request and leaves the answer to the caller, who may hang up at any moment."""
     place = urlsplit(url)
-    connection = socket.create_connection((place.hostname, place.port), timeout=5)
+    connection = socket.create_connection((place.hostname, place.port), timeout=30)
     data = b"" if body is None else json.dumps(body).encode()
     head = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", f"Host: {place.netloc}"]
     if body is not None:

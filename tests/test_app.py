@@ -55,10 +55,10 @@ def test_a_second_process_on_the_same_cache_directory_is_one_line(run_app: Run) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_even_while_events_are_read(run_app: Run, number: signal.Signals) -> None:
     app = run_app()
-    events = urllib.request.urlopen(f"{app.url}/api/events", timeout=20)
+    events = urllib.request.urlopen(f"{app.url}/api/events", timeout=30)
     started = time.monotonic()
     assert app.stop(number) == 0
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     events.read()
     assert "Traceback" not in app.log
     assert "stopped" in app.log
@@ -68,9 +68,9 @@ def test_a_signal_ends_it_cleanly_even_while_events_are_read(run_app: Run, numbe
 def test_the_page_the_docs_and_health_answer(run_app: Run) -> None:
     app = run_app()
     for path, part in (("/", "miLLM"), ("/health", "ok"), ("/docs", "swagger"), ("/openapi.json", "/api/models")):
-        with urllib.request.urlopen(app.url + path, timeout=20) as answer:
+        with urllib.request.urlopen(app.url + path, timeout=30) as answer:
             assert part in answer.read().decode()
-    config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=20))
+    config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=30))
     assert config["connect_heartbeat"] is False
 
 
@@ -82,7 +82,7 @@ def test_the_server_looks_at_itself_while_nobody_asks(tmp_path: Path) -> None:
     assert config.timeout_notify <= 5
     assert config.callback_notify
     asyncio.run(config.callback_notify())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not looks:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -119,7 +119,7 @@ def test_others_can_connect_only_with_the_printed_key(run_app: Run) -> None:
     key = line.split()[-1]
     request = urllib.request.Request(f"{app.url}/v1/models")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=30)
     request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         assert json.load(answer) == {"object": "list", "data": []}

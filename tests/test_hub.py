@@ -75,7 +75,7 @@ def test_it_runs_by_hand(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         url = process.stdout.readline().split()[0].removeprefix("HF_ENDPOINT=")
-        with urllib.request.urlopen(f"{url}/api/models/a/b", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/api/models/a/b", timeout=30) as answer:
             assert json.load(answer)["id"] == "a/b"
         process.terminate()
 

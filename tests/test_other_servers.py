@@ -36,7 +36,7 @@ def other(command: list[str], port: int, log: Path, key: str = "", **environ: st
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             try:
-                httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key or 'none'}"}, timeout=5)
+                httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key or 'none'}"}, timeout=30)
                 break
             except (httpx.ConnectError, httpx.ReadError, httpx.TimeoutException):
                 time.sleep(0.1)

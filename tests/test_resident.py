@@ -41,7 +41,7 @@ def test_requests_and_unloading_never_cross() -> None:
     def ask() -> None:
         while not stop.is_set():
             try:
-                answered.append(resident.chat(ChatRequest((Message("user", "a b c"),))).result(5))
+                answered.append(resident.chat(ChatRequest((Message("user", "a b c"),))).result(30))
             except ModelNotLoaded as error:
                 refused.append(error)
             except AssertionError as error:
@@ -56,7 +56,7 @@ def test_requests_and_unloading_never_cross() -> None:
     resident.empty(Job())
     stop.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert broken == []
     assert len(answered) > 20
     assert refused
@@ -90,7 +90,7 @@ def test_too_many_requests_are_refused_and_the_others_answered() -> None:
         assert str(REQUESTS_IN_ALL) in error.message
     else:
         raise AssertionError("the queue has no end")
-    assert {job.result(10).text for job in jobs} == {"a b"}
+    assert {job.result(30).text for job in jobs} == {"a b"}
     resident.close(1)
 
 

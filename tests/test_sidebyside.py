@@ -57,7 +57,7 @@ def begin(manager: Manager, *records: ModelRecord, prompt: str = PROMPT, system:
 
 
 def until(manager: Manager, arrived: Callable[[Run], bool]) -> Run:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (run := manager.side_by_side.run) is None or not arrived(run):
         assert time.monotonic() < deadline, run
         time.sleep(0.002)

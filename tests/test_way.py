@@ -72,7 +72,7 @@ def test_from_the_hub_to_an_openai_client_and_back(run_app: Run, hub: Hub, tmp_p
     assert client.ask("GET", "/api/models", 200) == []
     assert not folder.exists()
     assert app.stop() == 0
-    reader.join(10)
+    reader.join(30)
     names = [name for name, _ in events]
     for kind in ("model:download:complete", "model:load:complete", "model:unload:complete", "model:deleted"):
         assert kind in names
@@ -140,7 +140,7 @@ def test_kill_9_during_a_download_leaves_no_partial_model(run_app: Run, hub: Hub
     asked = len(hub.requests)
     assert [path.name for path in (first.cache / "huggingface").iterdir()] == ["acme--tiny-qwen3--FP16"]
     client.ask("POST", f"/api/models/{part['id']}/retry", 202)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while client.ask("GET", f"/api/models/{part['id']}", 200)["status"] != "ready":
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -53,7 +53,7 @@ class Watching:
     def end(self) -> Seen:
         """All that was told until the feed was closed."""
         self._feed.close()
-        self._thread.join(5)
+        self._thread.join(30)
         return self.seen
 
 

@@ -191,7 +191,7 @@ def test_whole_answers_that_are_waited_for_leave_plain_functions_their_threads(s
     app.get("/plain")(lambda: PlainTextResponse("here"))
     url = serve(app)
     waiting = [call(url, "/whole") for _ in range(2 * LENT_THREADS)]
-    assert httpx.get(f"{url}/plain", timeout=10).text == "here"
+    assert httpx.get(f"{url}/plain", timeout=30).text == "here"
     job.finish("the answer")
     for each in waiting:
         with each.makefile("rb") as lines:

@@ -374,7 +374,7 @@ def test_a_language_model_embeds_while_it_chats(network: Network, kind: str) -> 
 
     talker = threading.Thread(target=lambda: said.append(engine.chat(greedy(60), follow)))
     talker.start()
-    assert begun.wait(20)
+    assert begun.wait(30)
     beside = vectors(engine, *rows)
     steps = spoken[-1]
     talker.join(20)
@@ -397,7 +397,7 @@ def test_a_long_text_is_read_in_pieces_between_the_steps_of_an_answer(network: N
     begun = threading.Event()
     talker = threading.Thread(target=lambda: engine.chat(greedy(200), lambda event: event.tokens > 1 and begun.set()))
     talker.start()
-    assert begun.wait(20)
+    assert begun.wait(30)
     found = vectors(engine, row)
     seen = list(lengths)
     talker.join(20)

@@ -66,7 +66,7 @@ def test_the_thread_of_a_load_ends_with_it(tiny: Tiny) -> None:
     engine = opened(tiny("llama"), lambda _: threads.add(threading.current_thread()))
     assert threading.current_thread() not in threads
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert not [thread for thread in threads if thread.is_alive()]
     engine.close()
 

@@ -200,7 +200,7 @@ def test_asking_twice_at_the_same_moment_gives_one_answer(manager: Manager) -> N
 
     lane = Lane("askers", 8)
     for job in [lane.submit(ask) for _ in range(8)]:
-        job.result(5)
+        job.result(30)
     assert (len(begun), len(refused)) == (1, 7)
     texts = [progress.text for progress in answers.follow("page", begun[0])]
     assert texts[-1] == LONG

@@ -50,7 +50,7 @@ def address(manager: Manager) -> Iterator[str]:
         time.sleep(0.01)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
-    serving.wait(10)
+    serving.wait(30)
 
 
 @pytest.fixture

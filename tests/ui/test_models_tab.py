@@ -20,7 +20,7 @@ from millm.ui.models_tab import Filters, chosen, draw_cards, draw_storage  # noq
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)

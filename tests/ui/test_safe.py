@@ -30,7 +30,7 @@ def stranger() -> Iterator[HTTPServer]:
     thread.start()
     yield server
     server.shutdown()
-    thread.join(5)
+    thread.join(30)
     server.server_close()
 
 
