@@ -87,6 +87,8 @@ STORAGE = {
     "staging_bytes": 0,
     "by_type": {"llm": 5_264_520_000},
     "models": {"1": 5_264_520_000},
+    "orphans": {},
+    "unfinished": {},
 }
 
 SYSTEM = {

@@ -22,7 +22,7 @@ from millm.errors import ModelNotFound, ModelNotLoaded
 from millm.events import Chance, Event, Stage
 from millm.jobs import Job
 from millm.manager import Manager
-from millm.records import ModelRecord
+from millm.records import ModelRecord, Status
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -228,7 +228,7 @@ def asked_of(manager: Manager, name: str, ask: Callable[[], Job[T]]) -> Job[T]:
     """
     record = manager.loaded()
     if record is None:
-        raise ModelNotLoaded("No model is loaded. Load one first.")
+        raise _none_loaded(manager)
     if record.name != name:
         raise _unknown(name, record)
     job = ask()
@@ -268,6 +268,13 @@ def _chance(chance: Chance, deep: bool = True) -> Fields:
 def _model(record: ModelRecord) -> Fields:
     created = int(datetime.fromisoformat(record.created_at).timestamp())
     return {"id": record.name, "object": "model", "created": created, "owned_by": "miLLM"}
+
+
+def _none_loaded(manager: Manager) -> ModelNotLoaded:
+    coming = [record.name for record in manager.records() if record.status is Status.LOADING]
+    if coming:
+        return ModelNotLoaded(f"'{coming[0]}' is still being loaded. Ask again in a moment.")
+    return ModelNotLoaded("No model is loaded. Load one first.")
 
 
 def _unknown(name: str, loaded: ModelRecord | None) -> ModelNotFound:

@@ -222,6 +222,21 @@ def test_a_bug_in_the_engine_is_told_by_its_id_only(make: Make, stream: bool) ->
     assert "secret" not in answer.text
 
 
+def test_while_the_first_model_comes_that_is_said(make: Make) -> None:
+    opener = FakeOpener(pause_s=0.2)
+    manager = make(opener=opener)
+    client = TestClient(create_app(manager, GuardPolicy()), base_url="http://localhost")
+    record = manager.download(Origin(Source.HUGGINGFACE, "acme/tiny"))
+    until(lambda: manager.record(record.id).status is Status.READY)
+    assert "No model is loaded" in chat(client).json()["error"]["message"]
+    manager.load(record.id)
+    answer = chat(client)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_loaded")
+    assert answer.json()["error"]["message"] == "'tiny' is still being loaded. Ask again in a moment."
+    until(lambda: manager.loaded())
+    assert chat(client).status_code == 200
+
+
 def test_an_answer_cut_short_by_an_unload_says_so(make: Make) -> None:
     opener = FakeOpener(engine_pause_s=0.02)
     manager = make(opener=opener, drain_s=0.1)
