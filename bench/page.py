@@ -32,6 +32,7 @@ from browsing import DESK, FLAGS, chromium  # noqa: E402
 from hub import Hub  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_playwright  # noqa: E402
 from running import App, free_port, start_app, wait_until_up  # noqa: E402
+from serving import until  # noqa: E402
 from tiny_models import build  # noqa: E402
 
 from millm.records import ModelRecord, Status  # noqa: E402
@@ -92,13 +93,15 @@ def bare_page() -> Iterator[str]:
     port = free_port()
     with running(ROOT / "bench" / "bare_page.py", str(port)):
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(httpx.TransportError):
-                httpx.get(url)
-                break
-            time.sleep(0.1)
+        until(lambda: answers(url), 60)
         yield url
+
+
+def answers(url: str) -> bool:
+    """Whether a server is up."""
+    with suppress(httpx.TransportError):
+        return httpx.get(url).is_success
+    return False
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class StorageState:
     by_type: dict[str, int]
     models: dict[int, int]
     orphans: dict[str, int]
-    unfinished: dict[int, int] = field(default_factory=dict)
+    unfinished: dict[int, int]
 
 
 class Phase(StrEnum):

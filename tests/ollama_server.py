@@ -86,7 +86,7 @@ class OllamaServer:
         """What was sent to a path."""
         return [body for seen, body in self.seen if seen == path]
 
-    def left(self, patience: float = 30.0) -> bool:
+    def left(self, patience: float = 4.0) -> bool:
         """Whether a client has left a silent stream, waiting a moment for it."""
         deadline = time.monotonic() + patience
         while not self.gone and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fakes import FakeFetcher, FakeOpener
 from fastapi.testclient import TestClient
-from serving import call, load, serving, until
+from serving import AT_ONCE_S, call, load, serving, until
 from starlette.types import ASGIApp
 
 from millm.api import GuardPolicy, create_app
@@ -211,4 +211,4 @@ def test_a_reader_that_leaves_is_forgotten(manager: Manager, serve: Callable[[AS
     connection.recv(64)
     until(lambda: manager.feed._watchers)
     connection.close()
-    until(lambda: not manager.feed._watchers)
+    until(lambda: not manager.feed._watchers, AT_ONCE_S)

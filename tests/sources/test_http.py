@@ -384,8 +384,9 @@ def test_cancel_ends_the_traffic_at_once(fetch: Callable[..., Watcher], hub: Hub
     with pytest.raises(Cancelled):
         fetch(limits=PATIENT, watcher=Watcher(stop))
     assert time.monotonic() - asked < AT_ONCE_S
-    assert hub.wait_for(lambda r: r.outcome == ("refused" if state.startswith("waiting") else "client_gone"))
-    assert hub.wait_for(lambda _: all(r.outcome not in ("running", "hung") for r in hub.requests))
+    ending = "refused" if state.startswith("waiting") else "client_gone"
+    assert hub.wait_for(lambda r: r.outcome == ending, AT_ONCE_S)
+    assert hub.wait_for(lambda _: all(r.outcome not in ("running", "hung") for r in hub.requests), AT_ONCE_S)
 
 
 def test_what_the_report_raises_is_what_the_caller_gets(fetch: Callable[..., Watcher], hub: Hub) -> None:

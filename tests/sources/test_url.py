@@ -246,7 +246,7 @@ def test_a_server_that_is_not_there_or_silent() -> None:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.zip?secret"
         start = time.monotonic()
         with pytest.raises(DownloadFailed, match=r"'127.0.0.1' does not answer") as caught:
-            Url(True, FAST, plan_s=0.1).plan(origin(address), None)
+            Url(True, replace(FAST, connect=30, stall=30), plan_s=0.1).plan(origin(address), None)
         assert time.monotonic() - start < AT_ONCE_S
     with pytest.raises(DownloadFailed):
         Url(True, FAST).plan(origin(address), None)
@@ -421,7 +421,7 @@ def test_a_file_that_has_gone_is_not_asked_for_again(
 
 
 def test_cancel_while_it_downloads(bring: Callable[..., list[Event]], site: Site, out: Path, tmp_path: Path) -> None:
-    site.files["/a.zip"], site.throttle = zipped(tmp_path / "a.zip", MODEL), 0.1
+    site.files["/a.zip"], site.throttle = zipped(tmp_path / "a.zip", MODEL), 0.5
     start = time.monotonic()
     with pytest.raises(Cancelled):
         bring("/a.zip", None, Watcher(lambda: time.monotonic() - start > 0.2))

@@ -85,7 +85,7 @@ def test_however_many_failed_the_disk_is_looked_at_once(tmp_path: Path, monkeypa
     looks: list[StorageState] = []
 
     def storage() -> StorageState:
-        looks.append(StorageState(0, 0, 0, {}, {2: 3_000_000}, {}))
+        looks.append(StorageState(0, 0, 0, {}, {2: 3_000_000}, {}, {}))
         return looks[0]
 
     monkeypatch.setattr(manager, "storage", storage)
