@@ -79,8 +79,9 @@ class FakeRoutes(BaseHTTPRequestHandler):
     def end_stream(self) -> None:
         self.wfile.write(b"0\r\n\r\n")
 
-    def be_silent(self, gone: list[float]) -> None:
-        """Says nothing until the client has gone, and then when that was (time.monotonic)."""
+    def be_silent(self, silent: list[float], gone: list[float]) -> None:
+        """Says nothing until the client has gone, and when each began (time.monotonic)."""
+        silent.append(time.monotonic())
         if select.select([self.connection], [], [], 30)[0]:  # nothing but the end of the connection can come
             gone.append(time.monotonic())
         self.close_connection = True

@@ -58,7 +58,7 @@ class OllamaServer:
 
     models: what it has. library: what it can pull. memory: loaded models and how long each stays ("keep_alive").
     answers: the pieces of an answer by prompt, in place of an echo. refusals: a status and a sentence by path. seen:
-    path and body of every request. gone: when (time.monotonic) a client left a silent stream.
+    path and body of every request. silent, gone: when (time.monotonic) a silence began, and a client left it.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
@@ -69,6 +69,7 @@ class OllamaServer:
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     fault: Fault | None = None
     seen: list[tuple[str, Json]] = field(default_factory=list)
+    silent: list[float] = field(default_factory=list)
     gone: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -104,7 +105,7 @@ class _Routes(FakeRoutes):
             return self._json({"error": text}, status)
         fault = ollama.fault
         if fault and (fault.path, fault.kind, fault.after) == (self.path, "silent", 0):
-            return self.be_silent(ollama.gone)
+            return self.be_silent(ollama.silent, ollama.gone)
         name = full_name(body.get("model", ""))
         answer = getattr(self, f"_{self.command.lower()}_{self.path.removeprefix('/api/')}", None)
         if answer is None:
@@ -188,7 +189,7 @@ class _Routes(FakeRoutes):
                 if fault.kind == "slow":
                     time.sleep(fault.pause)
                 elif fault.kind == "silent":
-                    return self.be_silent(self.server.owner.gone)
+                    return self.be_silent(self.server.owner.silent, self.server.owner.gone)
                 elif fault.kind == "drop":
                     return self.drop()
                 else:

@@ -36,7 +36,7 @@ class RemoteServer:
 
     models: what it lists; None for a server that lists nothing. key: what it asks for. answers: the deltas of an
     answer by prompt, in place of an echo. refusals: a status and a body by path. seen: path and body of every
-    request. headers: of every request. gone: when (time.monotonic) a client left a silent stream.
+    request. headers: of every request. silent, gone: when (time.monotonic) a silence began, and a client left it.
     """
 
     models: list[str] | None = field(default_factory=lambda: ["tiny"])
@@ -48,6 +48,7 @@ class RemoteServer:
     port: int = 0
     seen: list[tuple[str, Json]] = field(default_factory=list)
     headers: list[Json] = field(default_factory=list)
+    silent: list[float] = field(default_factory=list)
     gone: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -110,7 +111,7 @@ class _Routes(FakeRoutes):
                 time.sleep(fault.pause)
                 return True
             case "silent":
-                self.be_silent(self.server.owner.gone)
+                self.be_silent(self.server.owner.silent, self.server.owner.gone)
             case "drop":
                 self.drop()
             case "error":
