@@ -1,6 +1,6 @@
 """Faster ways for a CPU to multiply with weights as they are stored.
 
-They are private operators of torch, so each is used only where it is there and agrees with the plain way on the layer
+Some are private operators of torch, so each is used only where it is there and agrees with the plain way on the layer
 at hand. Files that were mapped into memory stay mapped: their pages go first when memory is short.
 """
 
@@ -8,11 +8,15 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from millm.engines import matmul
+from millm.engines.matmul import Multiply, Way
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +29,22 @@ FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"  # read at every step
 CLOSE = 0.02  # how far results may be off, in parts of their size: bfloat16 keeps three digits
 
 
-class PackedLinear(nn.Linear):  # type: ignore[misc]
-    """A layer with bfloat16 weights, and a copy of them in the order in which oneDNN reads them."""
+class FastLinear(nn.Linear):  # type: ignore[misc]
+    """A layer with bfloat16 weights, and the fastest way to multiply with them."""
 
-    packed: Any
+    multiply: Multiply
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer."""
-        return _multiply(x, self.packed, self.bias)
+        return self.multiply(x, self.bias)
 
 
 class Shared:
-    """Layers that read the same input, packed as one: whoever is asked first computes for all."""
+    """Layers that read the same input, copied as one: whoever is asked first computes for all."""
 
-    def __init__(self, layers: list[Any]) -> None:
+    def __init__(self, layers: list[Any], way: Way) -> None:
         biases = [layer.bias for layer in layers]
-        self._packed = _pack(torch.cat([layer.weight.data for layer in layers]))
+        self._multiply = way(torch.cat([layer.weight.data for layer in layers]))
         self._bias = None if biases[0] is None else torch.cat(biases)
         self._sizes = [layer.out_features for layer in layers]
         self._input: torch.Tensor | None = None
@@ -49,7 +53,7 @@ class Shared:
     def part(self, place: int, x: torch.Tensor) -> torch.Tensor:
         """What the layer at this place makes of its input."""
         if x is not self._input or place not in self._parts:
-            whole = _multiply(x, self._packed, self._bias)
+            whole = self._multiply(x, self._bias)
             self._input, self._parts = x, dict(enumerate(whole.split(self._sizes, -1)))
         part = self._parts.pop(place)
         if not self._parts:
@@ -91,7 +95,7 @@ class Int8Linear(nn.Linear):  # type: ignore[misc]
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         if len(rows) > FEW:
             weight = self.quantized.to(x.dtype) * scales[:, None]
-            return functional.linear(x, weight, self.bias)
+            return matmul.linear(x, weight, self.bias)
         out = torch._weight_int8pack_mm(rows, self.quantized, scales)
         out = out if self.bias is None else out + self.bias
         return out.view(*x.shape[:-1], -1)
@@ -109,7 +113,7 @@ class TwoWayNF4:
         import bitsandbytes
 
         weight = bitsandbytes.functional.dequantize_4bit(*self.stored).to(x.dtype)
-        return functional.linear(x, weight, self.bias)  # type: ignore[attr-defined]
+        return matmul.linear(x, weight, self.bias)  # type: ignore[attr-defined]
 
 
 def quicken(network: Any, mapped: bool) -> list[str]:
@@ -124,23 +128,30 @@ def quicken(network: Any, mapped: bool) -> list[str]:
     os.environ.setdefault(FORCE_GQA, "1")
     if network.dtype != torch.bfloat16:
         return []
-    swaps: dict[str, Callable[[Any], None]] = {
-        "Linear8bitLt": _to_int8,
-        "Linear4bit": _to_two_ways,
-        **({"Linear": _to_packed} if mapped else {}),
-    }
-    used = []
+    swaps: dict[str, Callable[[Any], None]] = {"Linear8bitLt": _to_int8, "Linear4bit": _to_two_ways}
+    used = _quicken_plain(network, mapped)
     for kind, swap in swaps.items():
         layers = list(_layers(network, kind))
         if layers and _works(swap, layers[0]):
-            for group in _siblings(network) if kind == "Linear" else []:
-                _to_shared(group)
-            for layer in _layers(network, kind):
+            for layer in layers:
                 swap(layer)
             used += sorted({type(layer).__name__ for layer in layers})
     if used:
         log.info("faster layers: %s", ", ".join(used))
     return used
+
+
+def _quicken_plain(network: Any, mapped: bool) -> list[str]:
+    layers = list(_layers(network, "Linear"))
+    ways = [way for way in matmul.ways(mapped) if layers and _works(partial(_to_fast, way=way), layers[0])]
+    way = matmul.fastest(ways, [layer.weight.data for layer in layers]) if ways else matmul.plain
+    if way is matmul.plain and not matmul.lacks_bfloat16():
+        return []
+    for group in _siblings(network) if way in matmul.COPY else []:
+        _to_shared(group, way)
+    for layer in _layers(network, "Linear"):
+        _to_fast(layer, way)
+    return sorted({type(layer).__name__ for layer in layers})
 
 
 def _layers(network: Any, kind: str) -> Iterator[Any]:
@@ -190,21 +201,13 @@ def _scales(layer: Any) -> torch.Tensor:
     return scales.float() / 127
 
 
-def _pack(weight: torch.Tensor) -> Any:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, 1)
-
-
-def _multiply(x: torch.Tensor, packed: Any, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
-
-
-def _to_packed(layer: Any) -> None:
-    layer.packed = _pack(layer.weight.data)
-    layer.__class__ = PackedLinear
+def _to_fast(layer: Any, way: Way) -> None:
+    layer.multiply = way(layer.weight.data)
+    layer.__class__ = FastLinear
 
 
 def _siblings(network: Any) -> Iterator[list[Any]]:
-    """Layers that can be packed and read the same input, by their names."""
+    """Layers that can be copied as one, because they read the same input, by their names."""
     plain = set(_layers(network, "Linear"))
     for parent in network.modules():
         for names in SIBLINGS:
@@ -213,8 +216,8 @@ def _siblings(network: Any) -> Iterator[list[Any]]:
                 yield group
 
 
-def _to_shared(layers: list[Any]) -> None:
-    shared = Shared(layers)
+def _to_shared(layers: list[Any], way: Way) -> None:
+    shared = Shared(layers, way)
     for place, layer in enumerate(layers):
         layer.shared, layer.place = shared, place
         layer.__class__ = SharedLinear

@@ -1,7 +1,7 @@
 """Faster layers compute what the plain ones do, and are left out where they would not."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from allocated import load
 from torch.nn import functional
 
-from millm.engines import kernels
+from millm.engines import kernels, matmul
 from millm.engines.kernels import quicken
+from millm.engines.matmul import Multiply, Way
 from millm.engines.memory import weight_bytes
 
 pytestmark = pytest.mark.slow
@@ -30,22 +31,56 @@ def off(expected: torch.Tensor, found: torch.Tensor) -> float:
     return float((expected - found).abs().mean() / expected.std())
 
 
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[Way], None]:
+    """Makes a way the fastest."""
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: False)
+
+    def choose(way: Way) -> None:
+        def fastest(ways: Sequence[Way], weights: Sequence[torch.Tensor]) -> Way:
+            assert way in ways
+            return way
+
+        monkeypatch.setattr(matmul, "fastest", fastest)
+
+    return choose
+
+
 @on_a_fast_cpu
+@pytest.mark.parametrize("way", [matmul.packed, matmul.copied])
 @pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
-def test_packed_layers_compute_the_same(tiny: Callable[..., Path], rows: int) -> None:
+def test_copied_weights_compute_the_same(
+    tiny: Callable[..., Path], choose: Callable[[Way], None], way: Way, rows: int
+) -> None:
     plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
-    assert quicken(swift, mapped=True) == ["PackedLinear", "SharedLinear"]
+    choose(way)
+    assert quicken(swift, mapped=True) == ["FastLinear", "SharedLinear"]
     assert off(logits(plain, rows), logits(swift, rows)) < 0.02
     assert weight_bytes(swift) == weight_bytes(plain)
 
 
-@on_a_fast_cpu
-def test_layers_that_read_the_same_input_are_multiplied_at_once_and_no_others(tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_a_processor_without_bfloat16_multiplies_in_float32_without_a_copy(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, rows: int, mapped: bool
+) -> None:
     plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: True)
+    assert quicken(swift, mapped) == ["FastLinear"]
+    assert off(logits(plain, rows), logits(swift, rows)) < 0.02
+
+
+@on_a_fast_cpu
+@pytest.mark.parametrize("way", [matmul.packed, matmul.copied])
+def test_layers_that_read_the_same_input_are_multiplied_at_once_and_no_others(
+    tiny: Callable[..., Path], choose: Callable[[Way], None], way: Way
+) -> None:
+    plain, swift = load(tiny("llama"), "FP16"), load(tiny("llama"), "FP16")
+    choose(way)
     quicken(swift, mapped=True)
     layers = [f"model.layers.0.self_attn.{name}_proj" for name in "qkvo"]
     joined = [swift.get_submodule(name) for name in layers]
-    assert [type(layer).__name__ for layer in joined] == ["SharedLinear"] * 3 + ["PackedLinear"]
+    assert [type(layer).__name__ for layer in joined] == ["SharedLinear"] * 3 + ["FastLinear"]
     x, other = torch.randn(2, 1, 7, plain.config.hidden_size).bfloat16()
     for layer, given in ((0, x), (1, other), (2, x), (1, x), (1, x), (0, other), (2, other), (0, x)):
         expected = plain.get_submodule(layers[layer])(given)
@@ -80,8 +115,12 @@ def test_a_normalization_of_another_type_than_its_input_keeps_that_in_blocks(
 
 
 @on_a_fast_cpu
+@pytest.mark.parametrize("lacks", [False, True], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("rows", [1, 16, 17, 40])
-def test_8_bit_layers_are_the_stored_numbers_times_their_scales(tiny: Callable[..., Path], rows: int) -> None:
+def test_8_bit_layers_are_the_stored_numbers_times_their_scales(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, rows: int, lacks: bool
+) -> None:
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: lacks)
     plain, swift = load(tiny("llama"), "Q8"), load(tiny("llama"), "Q8")
     size = weight_bytes(plain)
     layer = swift.model.layers[0].mlp.up_proj
@@ -95,36 +134,51 @@ def test_8_bit_layers_are_the_stored_numbers_times_their_scales(tiny: Callable[.
 
 
 @on_a_fast_cpu
+@pytest.mark.parametrize("lacks", [False, True], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("rows", [1, 23, 24, 40])
-def test_4_bit_layers_give_one_answer_in_two_ways(tiny: Callable[..., Path], rows: int) -> None:
+def test_4_bit_layers_give_one_answer_in_two_ways(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, rows: int, lacks: bool
+) -> None:
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: lacks)
     plain, swift = load(tiny("llama"), "Q4"), load(tiny("llama"), "Q4")
     assert "TwoWayLinear4bit" in quicken(swift, mapped=False)
     for count in (rows, 1, rows):  # a step repacks the weights, after which prompts must still be right
         assert off(logits(plain, count), logits(swift, count)) < 0.05
 
 
-@on_a_fast_cpu
 def test_an_operator_that_computes_something_else_is_left_out(
     tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(layer: Any) -> None:
-        layer.packed = torch.ops.mkldnn._reorder_linear_weight(2 * layer.weight.data, 1)
-        layer.__class__ = kernels.PackedLinear
+    def wrong(weight: torch.Tensor) -> Multiply:
+        return matmul.plain(2 * weight)
 
-    def missing(layer: Any) -> None:
+    def missing(weight: torch.Tensor) -> Multiply:
         raise AttributeError("no such operator")
 
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: False)
     for broken in (wrong, missing):
-        monkeypatch.setattr(kernels, "_to_packed", broken)
+        monkeypatch.setattr(matmul, "COPY", (broken,))
         network = load(tiny("llama"), "FP16")
         expected = logits(network, 5)
         assert quicken(network, mapped=True) == []
         assert torch.equal(logits(network, 5), expected)
 
 
-def test_float32_and_weights_that_would_lie_in_memory_twice_are_left_alone(tiny: Callable[..., Path]) -> None:
+def test_float32_is_left_alone(tiny: Callable[..., Path]) -> None:
     assert quicken(load(tiny("llama"), "FP16", "float32"), mapped=True) == []
-    assert quicken(load(tiny("llama"), "FP16"), mapped=False) == []
+
+
+def test_weights_that_would_lie_in_memory_twice_are_not_copied(
+    tiny: Callable[..., Path], choose: Callable[[Way], None]
+) -> None:
+    network = load(tiny("llama"), "FP16")
+    choose(matmul.plain)
+    assert quicken(network, mapped=False) == []
+    choose(matmul.by_row)
+    assert quicken(network, mapped=False) == ["FastLinear"]
+    with pytest.raises(AssertionError):
+        choose(matmul.copied)
+        quicken(load(tiny("llama"), "FP16"), mapped=False)
 
 
 @on_a_fast_cpu

@@ -1,0 +1,116 @@
+"""Ways in which a CPU multiplies rows with bfloat16 weights, and which of them is fastest on this one today.
+
+No way is best everywhere: a processor without a unit for bfloat16 reads prompts up to ten times as fast once weights
+are made float32, and one whose matrix unit another guest of the machine keeps busy reads a row twice as fast without.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+log = logging.getLogger(__name__)
+
+Multiply = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]  # rows and a bias
+Way = Callable[[torch.Tensor], Multiply]  # of multiplying with the weights given
+
+ALONE = 2  # rows up to which a CPU without a unit for bfloat16 is faster with it than with float32
+FEW = 32  # rows up to which few weights are made float32 at a time: those stay in the processor
+FEW_BLOCK, MANY_BLOCK = 1 << 18, 1 << 21  # weights that are made float32 at a time
+TIMED_BYTES = 1 << 27  # of weights that are read to see which way is faster: more than most caches hold
+CLEARLY = 1.15  # how many times as fast another way has to be
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """As functional.linear, all in bfloat16."""
+    rows = x.numel() // x.shape[-1]
+    if rows <= ALONE or not lacks_bfloat16():
+        return functional.linear(x, weight, bias)
+    size = FEW_BLOCK if rows <= FEW else MANY_BLOCK
+    wide = x.float()
+    blocks = weight.split(max(1, size // weight.shape[1]))
+    out = torch.cat([functional.linear(wide, block.float()) for block in blocks], -1)
+    return (out if bias is None else out + bias).to(x.dtype)
+
+
+@cache
+def lacks_bfloat16() -> bool:
+    """Whether this CPU multiplies faster in float32, though the weights have to be made float32 each time."""
+    weight, x = torch.ones(1024, 1024, dtype=torch.bfloat16), torch.ones(64, 1024, dtype=torch.bfloat16)
+    narrow = _fastest_of(partial(functional.linear, x, weight), 7)
+    wide = _fastest_of(lambda: functional.linear(x.float(), weight.float()), 7)
+    return narrow > 2 * wide
+
+
+def plain(weight: torch.Tensor) -> Multiply:
+    """Multiplies with the weights as they lie."""
+    return lambda x, bias: linear(x, weight, bias)
+
+
+def by_row(weight: torch.Tensor) -> Multiply:
+    """Multiplies with the weights as they lie, one row as a vector."""
+
+    def multiply(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if x.numel() != weight.shape[1]:
+            return linear(x, weight, bias)
+        out = torch.mv(weight, x.reshape(-1))
+        return (out if bias is None else out + bias).view(*x.shape[:-1], -1)
+
+    return multiply
+
+
+def copied(weight: torch.Tensor) -> Multiply:
+    """As `by_row`, with a copy of the weights: memory of its own lies in huge pages, mapped files do not."""
+    return by_row(weight.clone())
+
+
+def packed(weight: torch.Tensor) -> Multiply:
+    """Multiplies with a copy of the weights in the order in which oneDNN reads them; a private operator of torch."""
+    copy = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+    operator = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x, bias: operator(x, copy, bias, "none", [], "")
+
+
+COPY = (packed, copied)
+
+
+def ways(may_copy: bool) -> Sequence[Way]:
+    """What is worth trying on this CPU, the usual first. may_copy: whether a copy of weights is worth its memory."""
+    return COPY if may_copy and not lacks_bfloat16() else (plain, by_row)
+
+
+def fastest(ways: Sequence[Way], weights: Sequence[torch.Tensor]) -> Way:
+    """Which way reads these weights fastest, measured on some of them; the first if none is clearly faster."""
+    sizes = accumulate(weight.nbytes for weight in weights)
+    sample = [weight for weight, size in zip(weights, sizes, strict=True) if size - weight.nbytes < TIMED_BYTES]
+    times = {way: _time(way, sample) for way in ways}
+    log.info("multiplying: %s", ", ".join(f"{way.__name__} {times[way] * 1e3:.1f} ms" for way in ways))
+    best = min(ways, key=times.__getitem__)
+    return best if times[best] * CLEARLY < times[ways[0]] else ways[0]
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def _time(way: Way, weights: Sequence[torch.Tensor]) -> float:
+    """Seconds that a row alone takes through all these weights, and then eight together."""
+    ready = [(way(weight), weight.shape[1]) for weight in weights]
+
+    def read(rows: int) -> None:
+        for multiply, size in ready:
+            multiply(torch.ones(1, rows, size, dtype=torch.bfloat16), None)
+
+    return sum(_fastest_of(partial(read, rows), 3) for rows in (1, 8))
+
+
+def _fastest_of(work: Callable[[], Any], times: int) -> float:
+    """Seconds that work takes at its fastest."""
+    taken = []
+    for _ in range(times):
+        since = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - since)
+    return min(taken)
