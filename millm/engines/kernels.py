@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from millm.engines import matmul
 from millm.engines.matmul import Multiply, Way
+from millm.engines.norms import quicken_norms
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,6 @@ FEW = 16  # rows up to which the 8-bit operator is faster than multiplying with 
 MANY = 24  # rows from which 4-bit weights are made bfloat16 first
 TRIED_ROWS = {"Linear": (1, 40), "Linear8bitLt": (1, 40), "Linear4bit": (40,)}  # a few would repack its weights
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # layers that read the same input
-BLOCK = 1 << 17  # numbers that a normalization takes at once: with what it makes of them they stay in the processor
 FORCE_GQA = "TRANSFORMERS_SDPA_FORCE_GQA"  # read at every step
 CLOSE = 0.02  # how far results may be off, in parts of their size: bfloat16 keeps three digits
 
@@ -54,7 +54,7 @@ class Shared:
         """What the layer at this place makes of its input."""
         if x is not self._input or place not in self._parts:
             whole = self._multiply(x, self._bias)
-            self._input, self._parts = x, dict(enumerate(whole.split(self._sizes, -1)))
+            self._input, self._parts = x, dict(enumerate(torch.split_with_sizes(whole, self._sizes, -1)))
         part = self._parts.pop(place)
         if not self._parts:
             self._input = None
@@ -70,17 +70,6 @@ class SharedLinear(nn.Linear):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer."""
         return self.shared.part(self.place, x)
-
-
-class BlockNorm:
-    """Mixed into a normalization, which knows its tokens one by one: many are taken in blocks."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As the plain layer, bit by bit."""
-        if x.numel() <= BLOCK:
-            return super().forward(x)  # type: ignore[misc]
-        blocks = x.reshape(-1, x.shape[-1]).split(max(1, BLOCK // x.shape[-1]))
-        return torch.cat([*map(super().forward, blocks)]).view(x.shape)  # type: ignore[misc]
 
 
 class Int8Linear(nn.Linear):  # type: ignore[misc]
@@ -123,7 +112,7 @@ def quicken(network: Any, mapped: bool) -> list[str]:
     """
     if network.device.type != "cpu":
         return []
-    _block_norms(network)
+    quicken_norms(network)
     # Heads that share keys read them where they are; without it a mask, which every batch has, makes copies for each.
     os.environ.setdefault(FORCE_GQA, "1")
     if network.dtype != torch.bfloat16:
@@ -221,14 +210,6 @@ def _to_shared(layers: list[Any], way: Way) -> None:
     for place, layer in enumerate(layers):
         layer.shared, layer.place = shared, place
         layer.__class__ = SharedLinear
-
-
-def _block_norms(network: Any) -> None:
-    for module in network.modules():
-        kind, weight = type(module), getattr(module, "weight", None)
-        known = kind.__module__.startswith("transformers.") and kind.__name__.endswith("RMSNorm")
-        if known and weight is not None and weight.dim() == 1:
-            module.__class__ = type("Block" + kind.__name__, (BlockNorm, kind), {})
 
 
 def _to_int8(layer: Any) -> None:

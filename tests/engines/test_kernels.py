@@ -87,33 +87,6 @@ def test_layers_that_read_the_same_input_are_multiplied_at_once_and_no_others(
         assert off(expected.float(), joined[layer](given).float()) < 0.02
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma", "qwen3"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_normalizations_in_blocks_are_the_same_bit_by_bit(
-    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
-) -> None:
-    network = load(tiny(kind), "FP16", dtype)
-    expected = logits(network, 40)
-    monkeypatch.setattr(kernels, "BLOCK", 300)
-    kernels._block_norms(network)
-    assert any(isinstance(module, kernels.BlockNorm) for module in network.modules())
-    assert torch.equal(logits(network, 40), expected)
-
-
-def test_a_normalization_of_another_type_than_its_input_keeps_that_in_blocks(
-    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = load(tiny("llama"), "FP16")
-    norm = network.model.norm.float()
-    x = torch.randn(1, 40, norm.weight.numel()).bfloat16()
-    expected = norm(x)
-    monkeypatch.setattr(kernels, "BLOCK", 300)
-    kernels._block_norms(network)
-    assert expected.dtype == torch.float32
-    assert norm(x).dtype == torch.float32
-    assert torch.equal(norm(x), expected)
-
-
 @on_a_fast_cpu
 @pytest.mark.parametrize("lacks", [False, True], ids=["bfloat16", "float32"])
 @pytest.mark.parametrize("rows", [1, 16, 17, 40])
