@@ -143,7 +143,7 @@ def _print_share(server: tuple[str, str], weights: int) -> None:
 
 
 def prefill(work: Path) -> None:
-    parts = (("Q4, prompt of 512", "q4", 512, {}), ("bf16, prompt of 128, AVX2 only", "bf16", 128, OLDER))
+    parts = (("Q4, prompt of 512", "q4", 512, {}), ("bf16, prompt of 128, no unit for bfloat16", "bf16", 128, OLDER))
     for what, form, tokens, environment in parts:
         found = child(PREFILL, str(work / form), str(ROOT), str(tokens), **environment)
         plain, own = found["plain"], found["ours"]

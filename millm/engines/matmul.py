@@ -7,6 +7,7 @@ are made float32, and one whose matrix unit another guest of the machine keeps b
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
@@ -24,18 +25,36 @@ FEW = 32  # rows up to which few weights are made float32 at a time: those stay 
 FEW_BLOCK, MANY_BLOCK = 1 << 18, 1 << 21  # weights that are made float32 at a time
 TIMED_BYTES = 1 << 27  # of weights that are read to see which way is faster: more than most caches hold
 CLEARLY = 1.15  # how many times as fast another way has to be
+_numbers: ContextVar[torch.Tensor] = ContextVar("numbers")
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """As functional.linear, all in bfloat16."""
-    rows = x.numel() // x.shape[-1]
-    if rows <= ALONE or not lacks_bfloat16():
-        return functional.linear(x, weight, bias)
-    size = FEW_BLOCK if rows <= FEW else MANY_BLOCK
+    rows = x.reshape(-1, x.shape[-1])  # torch may copy all weights for a part of a larger tensor
+    if len(rows) <= ALONE or not lacks_bfloat16():
+        out = functional.linear(rows, weight, bias)
+    else:
+        out = _wide(rows, weight)
+        out = (out if bias is None else out + bias).to(x.dtype)
+    return out.view(*x.shape[:-1], -1)
+
+
+def _wide(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Multiplies in float32, and returns that. Weights are made float32 in blocks, each in the place of the last."""
+    size = FEW_BLOCK if len(x) <= FEW else MANY_BLOCK
     wide = x.float()
     blocks = weight.split(max(1, size // weight.shape[1]))
-    out = torch.cat([functional.linear(wide, block.float()) for block in blocks], -1)
-    return (out if bias is None else out + bias).to(x.dtype)
+    return torch.cat([functional.linear(wide, _place(block.shape).copy_(block)) for block in blocks], -1)
+
+
+def _place(shape: torch.Size) -> torch.Tensor:
+    """Memory of this thread for one block: new memory costs more than what is computed with it."""
+    numbers = _numbers.get(None)
+    if numbers is None or shape.numel() > len(numbers):
+        with torch.inference_mode(False):
+            numbers = torch.empty(max(MANY_BLOCK, shape.numel()))
+        _numbers.set(numbers)
+    return numbers[: shape.numel()].view(shape)
 
 
 @cache
@@ -43,8 +62,8 @@ def lacks_bfloat16() -> bool:
     """Whether this CPU multiplies faster in float32, though the weights have to be made float32 each time."""
     weight, x = torch.ones(1024, 1024, dtype=torch.bfloat16), torch.ones(64, 1024, dtype=torch.bfloat16)
     narrow = _fastest_of(partial(functional.linear, x, weight), 7)
-    wide = _fastest_of(lambda: functional.linear(x.float(), weight.float()), 7)
-    return narrow > 2 * wide
+    wide = _fastest_of(partial(_wide, x, weight), 7)
+    return narrow > wide
 
 
 def plain(weight: torch.Tensor) -> Multiply:
