@@ -104,8 +104,13 @@ def ways(may_copy: bool) -> Sequence[Way]:
 
 
 def fastest(ways: Sequence[Way], weights: Sequence[torch.Tensor]) -> Way:
-    """Which way reads these weights fastest, measured on some of them; the first if none is clearly faster."""
-    sizes = accumulate(weight.nbytes for weight in weights)
+    """Which way reads these weights fastest, measured on some of them; the first if none is clearly faster.
+
+    Of a small model it is the first: what fits into caches says little.
+    """
+    sizes = list(accumulate(weight.nbytes for weight in weights))
+    if sizes[-1] < TIMED_BYTES:
+        return ways[0]
     sample = [weight for weight, size in zip(weights, sizes, strict=True) if size - weight.nbytes < TIMED_BYTES]
     times = {way: _time(way, sample) for way in ways}
     log.info("multiplying: %s", ", ".join(f"{way.__name__} {times[way] * 1e3:.1f} ms" for way in ways))

@@ -150,9 +150,13 @@ def test_a_job_so_quiet_that_the_feed_forgot_it_is_still_shown(make: Make) -> No
 def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(make: Make) -> None:
     """One thread reports 200 steps that cannot be merged while others subscribe again and again."""
 
+    subscribed = threading.Event()
+
     class Counting(FakeFetcher):
         def fetch(self, plan: Any, token: Any, folder: Any, report: Any) -> None:
             for step in range(200):
+                if step == 150:
+                    assert subscribed.wait(30)
                 report(Event((Stage.DOWNLOADING, Stage.VERIFYING)[step % 2], bytes_done=step))
                 time.sleep(0.0003)
             super().fetch(plan, token, folder, report)
@@ -160,9 +164,8 @@ def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(make: Mak
     manager = make(fetcher=Counting())
     record = manager.download(hub("x"))
     until(lambda: manager.record(record.id).downloaded_bytes > 0)
-    watching = []
-    while manager.job(record.id) and len(watching) < 30:
-        watching.append(Watching(manager))
+    watching = [Watching(manager) for _ in range(30)]
+    subscribed.set()
     until(lambda: manager.job(record.id) is None)
     for one in watching:
         one.until("model:download:complete")

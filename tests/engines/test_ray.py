@@ -206,12 +206,12 @@ def test_a_killed_replica_ends_no_stream_in_silence(
     victim = replicas_of(cluster.processes())[0]
 
     def kill_one(begun: Counter[str]) -> None:
-        until(lambda: len(begun) == 32, ENOUGH_S)
+        until(lambda: len(begun) >= 16, ENOUGH_S)  # on a busy machine the first may end before the last begin
         victim.kill()
         fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
         assert fresh.status_code == 200, fresh.text
 
-    answers = asyncio.run(many(app, 32, 1000, kill_one))
+    answers = asyncio.run(many(app, 32, 1400, kill_one))
     endings = Counter(answer["ending"] for answer in answers)
     assert set(endings) == {"length", "remote_unavailable"}, endings
     assert endings["length"] >= 8, "the streams of the other replica go on"

@@ -76,11 +76,11 @@ def test_progress_cancel_and_a_second_page_that_sees_the_same(app: App, open_pag
     bar = first.locator("#download-progress")
     expect(bar).to_be_visible(timeout=SOON)
     seen: list[float] = []
-    while len(seen) < 4:
+    while len(seen) < 40 and len(set(seen)) < 3:
         seen.append(float(str(bar.get_attribute("aria-valuenow"))))
         first.wait_for_timeout(400)
     assert seen == sorted(seen)
-    assert seen[-1] > seen[0]
+    assert len(set(seen)) == 3
 
     second = open_page(app, PHONE)
     open_tab(second, "models")
