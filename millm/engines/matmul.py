@@ -1,7 +1,7 @@
 """Ways in which a CPU multiplies rows with bfloat16 weights, and which of them is fastest on this one today.
 
-No way is best everywhere: a processor without a unit for bfloat16 reads prompts up to ten times as fast once weights
-are made float32, and one whose matrix unit another guest of the machine keeps busy reads a row twice as fast without.
+No way is best everywhere: a processor without a unit for bfloat16 reads prompts two to three times as fast once
+weights are made float32, and one whose matrix unit is kept busy by others reads a row up to twice as fast without it.
 """
 
 import logging

@@ -48,7 +48,8 @@ def quicken_norms(network: Any) -> None:
 def _twice(module: Any, plain: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
     """What `FastNorm` needs: the weights, or one more than them as Gemma has it, whichever agrees with the layer."""
     size = len(module.weight)
-    x = torch.randn(4, size, generator=torch.Generator().manual_seed(size)).bfloat16()
+    sizes = torch.tensor([[1.0], [0.1], [0.01], [0.001]])  # the smaller, the more does epsilon count
+    x = (sizes * torch.randn(4, size, generator=torch.Generator().manual_seed(size))).bfloat16()
     expected = plain(x)
     for scale in (module.weight.data, 1 + module.weight.data.float()):
         module.twice = torch.cat((scale, scale))

@@ -80,6 +80,18 @@ def test_one_that_computes_something_else_stays_as_it_is(monkeypatch: pytest.Mon
     assert torch.equal(fast(numbers(1, 1)), plain(numbers(1, 1)))
 
 
+def test_one_whose_epsilon_is_another_than_it_seems_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        return layer.weight * (wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()).to(x.dtype)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+    plain, fast = pair("llama")
+    assert fast.twice is None
+    x = numbers(1, 1, size=1e-3)
+    assert torch.equal(fast(x), plain(x))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gemma", "qwen3"])
 def test_all_of_a_network_are_swapped(tiny: Callable[..., Path], kind: str) -> None:
