@@ -4,12 +4,14 @@ import shutil
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 from scenes import SOON
 
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync"
 WINDOWLESS = "chromium-headless-shell"  # half the work of a browser that could show a window
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+expect.set_options(timeout=SOON)
 
 
 def chromium() -> str:
@@ -18,6 +20,18 @@ def chromium() -> str:
     if found is None:
         pytest.skip("Chromium is not installed")
     return found
+
+
+def launch(playwright: Playwright) -> Browser:
+    """The browser."""
+    return playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split(), timeout=SOON)
+
+
+def new_context(browser: Browser, size: Any = None, **options: Any) -> BrowserContext:
+    """A profile of its own, in which all that is waited for may take long."""
+    context = browser.new_context(viewport=size or DESK, **options)
+    context.set_default_timeout(SOON)
+    return context
 
 
 def field(page: Page, element_id: str) -> Any:
@@ -32,4 +46,4 @@ def open_tab(page: Page, name: str) -> None:
 
 def is_up(page: Page) -> None:
     """Waits until the page shows what the server said."""
-    expect(page.locator("#status-live .mi-status")).to_be_visible(timeout=SOON)
+    expect(page.locator("#status-live .mi-status")).to_be_visible()

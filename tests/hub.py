@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, Self, cast
 from urllib.parse import quote, unquote
 
 from hub_repos import Repos
+from running import PATIENCE_S
 
 GRANTED = "hf_granted"  # an access token that may read every repository
 PLAIN = "hf_plain"  # a valid one whose owner was granted nothing
@@ -145,7 +146,7 @@ class Hub:
                     return fault
         return Fault()
 
-    def wait_for(self, seen: Callable[[Request], bool], timeout: float = 30.0) -> bool:
+    def wait_for(self, seen: Callable[[Request], bool], timeout: float = PATIENCE_S) -> bool:
         """Waits until a request in the log fits; False if none did in time."""
         end = time.monotonic() + timeout
         while not (found := any(map(seen, list(self.requests)))) and time.monotonic() < end:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from running import free_ports
+from running import PATIENCE_S, free_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
 MARK = "RAY_OF_A_TEST"  # which every process of a node inherits
@@ -67,7 +67,7 @@ class RayCluster:
     def _run(self, *arguments: str) -> None:
         environment = {**os.environ, **self.environment, MARK: str(self._folder)}
         del environment["RAY_ADDRESS"]
-        run = subprocess.run([RAY, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+        run = subprocess.run([RAY, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         assert run.returncode == 0, run.stdout + run.stderr
 
 

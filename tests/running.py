@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parent.parent
+PATIENCE_S = 180.0  # for what takes seconds: a shared machine may stand still for a minute
 
 
 def free_ports(count: int) -> list[int]:
@@ -44,9 +45,15 @@ class App:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    def threads(self) -> str:
+        """Ends it; what each of its threads was doing, at the end of its log."""
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait(PATIENCE_S)
+        return self.log
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 def start_app(
@@ -64,7 +71,7 @@ def start_app(
     process = subprocess.Popen(
         [sys.executable, "app.py", "--model-cache-dir", str(cache), "--port", str(port), *arguments],
         cwd=ROOT,
-        env={**base, **environ},
+        env={**base, "PYTHONFAULTHANDLER": "1", **environ},
         stdout=log_path.open("w"),
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,13 +79,13 @@ def start_app(
     return App(process, f"http://127.0.0.1:{port}", cache, log_path)
 
 
-def wait_until_up(app: App, seconds: float = 120) -> App:
+def wait_until_up(app: App, seconds: float = PATIENCE_S) -> App:
     """Waits for /health."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert app.process.poll() is None, app.log
         try:
-            with urllib.request.urlopen(f"{app.url}/health", timeout=2):
+            with urllib.request.urlopen(f"{app.url}/health", timeout=PATIENCE_S):
                 return app
         except OSError:
             time.sleep(0.05)
@@ -89,7 +96,8 @@ class Client:
     """The management API with its envelope taken off."""
 
     def __init__(self, app: App) -> None:
-        self.http = httpx.Client(base_url=app.url, timeout=30)
+        self._app = app
+        self.http = httpx.Client(base_url=app.url, timeout=PATIENCE_S)
 
     def ask(self, method: str, path: str, status: int, body: dict[str, Any] | None = None) -> Any:
         answer = self.http.request(method, path, json=body)
@@ -98,20 +106,20 @@ class Client:
         assert envelope["success"] is (status < 400)
         return envelope["data"] if status < 400 else envelope["error"]
 
-    def wait(self, model_id: int, status: str, seconds: float = 120) -> dict[str, Any]:
+    def wait(self, model_id: int, status: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The record once it has this status; an error that it had before is not minded."""
         before = self.ask("GET", f"/api/models/{model_id}", 200)["error_message"]
         deadline = time.monotonic() + seconds
         while (record := self.ask("GET", f"/api/models/{model_id}", 200))["status"] != status:
-            assert time.monotonic() < deadline, record
+            assert time.monotonic() < deadline, f"{record}\n{self._app.threads()}"
             assert record["error_message"] in (None, before), record
             time.sleep(0.05)
         return dict(record)
 
-    def settle(self, model_id: int, seconds: float = 60) -> dict[str, Any]:
+    def settle(self, model_id: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """The record once nothing is done with it any more."""
         deadline = time.monotonic() + seconds
         while any(job["model_id"] == model_id for job in self.ask("GET", "/api/system", 200)["jobs"]):
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, self._app.threads()
             time.sleep(0.05)
         return dict(self.ask("GET", f"/api/models/{model_id}", 200))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import uvicorn
+from running import PATIENCE_S
 from starlette.types import ASGIApp
 
 from millm.manager import Manager
@@ -19,7 +20,7 @@ from millm.sources.base import Origin
 AT_ONCE_S = 4.0
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> float:
+def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> float:
     """Waits for a condition; returns how long that took."""
     started = time.monotonic()
     while not condition():
@@ -39,14 +40,14 @@ def serving(app: ASGIApp) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
 def call(url: str, path: str, body: object = None) -> socket.socket:
     """Sends a request and leaves the answer to the caller, who may hang up at any moment."""
     place = urlsplit(url)
-    connection = socket.create_connection((place.hostname, place.port), timeout=30)
+    connection = socket.create_connection((place.hostname, place.port), timeout=PATIENCE_S)
     data = b"" if body is None else json.dumps(body).encode()
     head = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", f"Host: {place.netloc}"]
     if body is not None:

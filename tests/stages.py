@@ -17,6 +17,7 @@ from typing import Self
 from fakes import FakeOpener
 from hub import Hub
 from ollama_server import Fault, Model, OllamaServer
+from running import PATIENCE_S
 
 from millm.devices import Device
 from millm.events import Event, Stage
@@ -32,7 +33,6 @@ from millm.store import Store
 
 BIG = 10**9  # bytes; sparse, so that it costs nothing to have
 BIG_NAME = "acme/big/model.safetensors"
-REACH_S = 10.0
 
 
 class Yard:
@@ -89,7 +89,7 @@ class Yard:
         manager = Manager(registry, store, fetchers, FakeOpener(), lambda: devices)
         self._managers.append(manager)
         record, arrived = STAGES[stage](self, manager)
-        deadline = time.monotonic() + REACH_S
+        deadline = time.monotonic() + PATIENCE_S
         while not arrived((job := manager.job(record.id)) and job.latest):
             assert job is not None, f"{stage}: the job is over: {manager.records()}"
             assert time.monotonic() < deadline, stage

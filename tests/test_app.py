@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_manager
-from running import ROOT, App
+from running import PATIENCE_S, ROOT, App
 
 import app
 from millm.settings import Settings
@@ -25,7 +25,9 @@ Run = Callable[..., App]
 
 def failed_start(*arguments: str) -> list[str]:
     """The lines of a start that must fail with exit code 2."""
-    run = subprocess.run([sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    run = subprocess.run(
+        [sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert run.returncode == 2, run.stderr
     return (run.stdout + run.stderr).splitlines()
 
@@ -55,7 +57,7 @@ def test_a_second_process_on_the_same_cache_directory_is_one_line(run_app: Run) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_even_while_events_are_read(run_app: Run, number: signal.Signals) -> None:
     app = run_app()
-    events = urllib.request.urlopen(f"{app.url}/api/events", timeout=30)
+    events = urllib.request.urlopen(f"{app.url}/api/events", timeout=PATIENCE_S)
     started = time.monotonic()
     assert app.stop(number) == 0
     assert time.monotonic() - started < 20
@@ -68,9 +70,9 @@ def test_a_signal_ends_it_cleanly_even_while_events_are_read(run_app: Run, numbe
 def test_the_page_the_docs_and_health_answer(run_app: Run) -> None:
     app = run_app()
     for path, part in (("/", "miLLM"), ("/health", "ok"), ("/docs", "swagger"), ("/openapi.json", "/api/models")):
-        with urllib.request.urlopen(app.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(app.url + path, timeout=PATIENCE_S) as answer:
             assert part in answer.read().decode()
-    config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=30))
+    config = json.load(urllib.request.urlopen(f"{app.url}/config", timeout=PATIENCE_S))
     assert config["connect_heartbeat"] is False
 
 
@@ -82,7 +84,7 @@ def test_the_server_looks_at_itself_while_nobody_asks(tmp_path: Path) -> None:
     assert config.timeout_notify <= 5
     assert config.callback_notify
     asyncio.run(config.callback_notify())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not looks:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -119,7 +121,7 @@ def test_others_can_connect_only_with_the_printed_key(run_app: Run) -> None:
     key = line.split()[-1]
     request = urllib.request.Request(f"{app.url}/v1/models")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=PATIENCE_S)
     request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert json.load(answer) == {"object": "list", "data": []}

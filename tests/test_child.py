@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import PATIENCE_S
 
 from millm.child import Child, ErrandFailed, run_errand
 
@@ -61,7 +62,7 @@ def test_one_that_hangs_is_killed(child: Child) -> None:
     assert child.read(0.1) is None
     before = time.monotonic()
     assert child.end(0.1)[0] == -9
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30
 
 
 PARENT = """
@@ -89,7 +90,7 @@ def test_an_errand_ends_when_its_parent_is_killed() -> None:
     child = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import PATIENCE_S
 
 from millm.estimate import GPU_CONTEXT_BYTES, Estimate, Estimator, rough_estimate
 from millm.records import Quantization
@@ -117,7 +118,7 @@ def test_a_process_that_starts_slowly_is_left_alone_and_used_once_it_is_ready(tm
     asked = Asked(tmp_path, "1.2")
     assert asked("llama").provenance != "exact"
     assert asked.log == []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while asked("llama").provenance != "exact":
         assert time.monotonic() < deadline
     assert asked.log == ["llama"]

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from running import PATIENCE_S
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_it_runs_by_hand(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         url = process.stdout.readline().split()[0].removeprefix("HF_ENDPOINT=")
-        with urllib.request.urlopen(f"{url}/api/models/a/b", timeout=30) as answer:
+        with urllib.request.urlopen(f"{url}/api/models/a/b", timeout=PATIENCE_S) as answer:
             assert json.load(answer)["id"] == "a/b"
         process.terminate()
 

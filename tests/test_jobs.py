@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from running import PATIENCE_S
 
 from millm.errors import Cancelled, QueueFull
 from millm.events import Event, Stage
@@ -63,7 +64,7 @@ def test_an_error_reaches_every_reader_of_the_result(lane: Lane) -> None:
     job = lane.submit(work)
     for _ in range(2):
         with pytest.raises(KeyError, match="gone"):
-            job.result(30)
+            job.result(PATIENCE_S)
     assert len([e for e in job.events() if e]) == 1
     assert isinstance(job.error, KeyError)
 
@@ -85,7 +86,7 @@ def test_a_failed_job_keeps_no_local_variables_alive(lane: Lane) -> None:
     from weakref import finalize as finalizer
 
     with pytest.raises(ValueError, match="load"):
-        lane.submit(work).result(30)
+        lane.submit(work).result(PATIENCE_S)
     assert alive == [1]
 
 
@@ -105,7 +106,7 @@ def test_cancelling_running_work_raises_at_its_next_report_and_runs_its_finally(
     assert begun.wait(30)
     job.cancel()
     with pytest.raises(Cancelled):
-        job.result(1)
+        job.result(PATIENCE_S)
     assert cleaned.is_set()
 
 
@@ -118,7 +119,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once_and_never_runs_it(lane: Lane) 
     assert waiting.done
     assert ended == [Cancelled]
     gate.set()
-    assert first.result(30) is True
+    assert first.result(PATIENCE_S) is True
     assert lane.call(lambda: "next") == "next"
     assert ran == []
 
@@ -132,7 +133,7 @@ def test_on_end_has_run_before_the_result_can_be_read(lane: Lane) -> None:
         order.append("on_end")
 
     job = lane.submit(lambda job: "x", Job(on_end=on_end))
-    job.result(30)
+    job.result(PATIENCE_S)
     order.append("result")
     assert order == ["on_end", "result"]
 
@@ -141,7 +142,7 @@ def test_a_broken_on_end_does_not_hide_the_result(lane: Lane, caplog: pytest.Log
     def on_end(job: Job[int], error: BaseException | None) -> None:
         raise RuntimeError("broken on_end")
 
-    assert lane.submit(lambda job: 7, Job(on_end=on_end)).result(30) == 7
+    assert lane.submit(lambda job: 7, Job(on_end=on_end)).result(PATIENCE_S) == 7
     assert "broken on_end" in caplog.text
 
 
@@ -158,7 +159,7 @@ def test_a_lane_of_width_one_never_runs_two_jobs_together_and_keeps_their_order(
 
     jobs = [lane.submit(lambda job, n=n: work(n)) for n in range(20)]
     for job in jobs:
-        job.result(30)
+        job.result(PATIENCE_S)
     assert most == 1
     assert order == list(range(20))
 
@@ -170,7 +171,7 @@ def test_a_full_lane_refuses_instead_of_queueing_without_end() -> None:
         lane.submit(lambda job: None)
     gate.set()
     for job in jobs:
-        job.result(30)
+        job.result(PATIENCE_S)
     lane.idle(30)
     assert lane.call(lambda: 1) == 1
     assert lane.close(5)
@@ -187,7 +188,7 @@ def test_closing_a_lane_cancels_what_runs_and_ends_its_threads() -> None:
     jobs = [lane.submit(work) for _ in range(6)]
     assert lane.close(5)
     assert all(isinstance(job.error, Cancelled) for job in jobs)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while any(thread.name.startswith("closing") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from running import PATIENCE_S
 from serving import AT_ONCE_S
 
 from millm.engines.base import ChatRequest, Health, Message, Replica
@@ -63,7 +64,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def _gone(name: str) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while name in {thread.name for thread in threading.enumerate()}:
         if time.monotonic() > deadline:
             return False
@@ -81,7 +82,7 @@ def get(manager: Manager, name: str = "one") -> ModelRecord:
 def finish(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
     if job:
-        job.result(30)
+        job.result(PATIENCE_S)
 
 
 def loaded(manager: Manager, name: str = "one") -> ModelRecord:
@@ -158,7 +159,7 @@ def test_a_failed_download_keeps_its_error_and_can_be_retried(make: Make, tmp_pa
     job = manager.job(record.id)
     if job:
         with pytest.raises(RepoNotFound):
-            job.result(30)
+            job.result(PATIENCE_S)
     failed = manager.record(record.id)
     assert (failed.status, failed.error_code, failed.error_message) == (
         Status.ERROR,
@@ -215,7 +216,7 @@ def test_a_model_is_loaded_asked_and_unloaded(make: Make, tmp_path: Path) -> Non
     assert manager.loaded() == record == manager.active(ModelType.LLM)
     job = manager.chat(ask())
     assert [event.text for event in job.events() if event] == ["hello", " big", " world"]
-    assert job.result(30).completion_tokens == 3
+    assert job.result(PATIENCE_S).completion_tokens == 3
     manager.unload(record.id)
     finish(manager, record)
     assert manager.record(record.id).status is Status.READY
@@ -242,7 +243,7 @@ def test_a_failed_load_says_why_and_leaves_nothing_loaded(make: Make) -> None:
     job = manager.job(record.id)
     if job:
         with pytest.raises(LoadFailed):
-            job.result(30)
+            job.result(PATIENCE_S)
     failed = manager.record(record.id)
     assert (failed.status, failed.error_code) == (Status.READY, "MODEL_LOAD_FAILED")
     assert manager.loaded() is None
@@ -272,8 +273,8 @@ def test_unloading_waits_for_what_runs_and_lets_nothing_new_in(make: Make) -> No
     with pytest.raises(ModelNotLoaded):
         manager.chat(ask())
     assert pending == 1
-    assert running.result(30).text == "a b c d"
-    job.result(30)
+    assert running.result(PATIENCE_S).text == "a b c d"
+    job.result(PATIENCE_S)
     assert manager.loaded() is None
 
 
@@ -294,8 +295,8 @@ def test_cancelling_an_unload_keeps_the_model_serving(make: Make) -> None:
     time.sleep(0.05)
     manager.cancel(record.id)
     assert manager.record(record.id).status is Status.LOADED
-    assert manager.chat(ask()).result(30).text == "hello big world"
-    assert running.result(30).completion_tokens == 20
+    assert manager.chat(ask()).result(PATIENCE_S).text == "hello big world"
+    assert running.result(PATIENCE_S).completion_tokens == 20
 
 
 def test_states_that_exclude_each_other(make: Make) -> None:
@@ -406,7 +407,7 @@ def test_system_and_storage_tell_what_is_there(make: Make) -> None:
     again = manager.system()
     assert [job.model_id for job in again.jobs] == [record.id], "what runs is never old"
     assert again.tokens_per_s == state.tokens_per_s, "figures are measured twice a second"
-    running.result(30)
+    running.result(PATIENCE_S)
     storage = manager.storage()
     assert storage.models[record.id] == storage.total_bytes == storage.by_type["llm"] > 4000
 
@@ -484,7 +485,7 @@ def test_questions_to_a_slow_hub_are_bounded(make: Make) -> None:
     threads = [threading.Thread(target=ask_the_hub) for _ in range(20)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while len(refused) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     gate.set()
@@ -517,7 +518,7 @@ def test_the_estimate_of_a_new_record_is_made_exact_while_it_downloads(tmp_path:
     manager = make_manager(tmp_path, FakeFetcher(pause_s=0.05), estimator=Exact(()))
     record = manager.download(hub())
     assert record.estimated_memory_mb < 100
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while (manager.record(record.id).estimated_memory_mb or 0) < 100:
         assert time.monotonic() < deadline
         time.sleep(0.01)

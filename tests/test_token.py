@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from hub import GRANTED, PLAIN, Hub
-from running import App, Client
+from running import PATIENCE_S, App, Client
 from tiny_models import build
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ class Listener:
         self.heard.append(f"{response.headers}\n{response.text}")
 
     def _follow(self) -> None:
-        with httpx.stream("GET", f"{self._app.url}/api/events", timeout=60) as stream:
+        with httpx.stream("GET", f"{self._app.url}/api/events", timeout=PATIENCE_S) as stream:
             for line in stream.iter_lines():
                 self.heard.append(line)
 

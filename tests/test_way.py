@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 from hub import GRANTED, Hub
-from running import App, Client
+from running import PATIENCE_S, App, Client
 from serving import AT_ONCE_S
 from tiny_models import build
 
@@ -36,7 +36,7 @@ def hub(repos: Path) -> Iterator[Hub]:
 
 
 def read_events(app: App, into: list[tuple[str, dict[str, Any]]]) -> None:
-    with httpx.stream("GET", f"{app.url}/api/events", timeout=60) as stream:
+    with httpx.stream("GET", f"{app.url}/api/events", timeout=PATIENCE_S) as stream:
         name = ""
         for line in stream.iter_lines():
             if line.startswith("event:"):
@@ -140,7 +140,7 @@ def test_kill_9_during_a_download_leaves_no_partial_model(run_app: Run, hub: Hub
     asked = len(hub.requests)
     assert [path.name for path in (first.cache / "huggingface").iterdir()] == ["acme--tiny-qwen3--FP16"]
     client.ask("POST", f"/api/models/{part['id']}/retry", 202)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while client.ask("GET", f"/api/models/{part['id']}", 200)["status"] != "ready":
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -191,7 +191,7 @@ def test_kill_9_while_quantizing_leaves_nothing_half_done(run_app: Run, hub: Hub
     first = run_app(HF_ENDPOINT=hub.url)
     client = Client(first)
     record = client.ask("POST", "/api/models", 202, {"repo_id": "acme/bigger-llama"})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not any(job["stage"] == "quantizing" for job in client.ask("GET", "/api/system", 200)["jobs"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from browsing import DESK, FLAGS, PHONE, chromium  # noqa: E402
+from browsing import DESK, PHONE, launch, new_context  # noqa: E402
 from playwright.sync_api import Browser, Error, sync_playwright  # noqa: E402
 from scenes import Scene  # noqa: E402
 from states import STATES  # noqa: E402
@@ -25,8 +25,9 @@ SETTLE_MS = 700  # until what moves has come to rest
 def take(browser: Browser, scene: Scene, state: str, size: str, theme: str, target: Path) -> None:
     """One picture. What a finger needs is bigger on a phone, so it is told that it is one."""
     phone = size == "phone"
-    context = browser.new_context(
-        viewport=SIZES[size],
+    context = new_context(
+        browser,
+        SIZES[size],
         color_scheme=theme,
         has_touch=phone,
         is_mobile=phone,
@@ -53,7 +54,7 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     with tempfile.TemporaryDirectory() as data, Scene(Path(data)) as scene, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
+        browser = launch(playwright)
         for state in options.only.split(","):
             for size in options.sizes.split(","):
                 for theme in options.themes.split(","):

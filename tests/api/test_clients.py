@@ -17,7 +17,7 @@ import openai
 import pytest
 import tiny_models
 from pydantic import BaseModel, ConfigDict, Field
-from running import App, Client, start_app, wait_until_up
+from running import PATIENCE_S, App, Client, start_app, wait_until_up
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     try:
         wait_until_up(started)
         (record,) = Client(started).ask("GET", "/api/models", 200)
-        Client(started).wait(record["id"], "loaded", 80)
+        Client(started).wait(record["id"], "loaded")
         yield started
     finally:
         started.process.kill()
@@ -212,7 +212,7 @@ def test_llm_from_the_command_line(app: App, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "llm", "-m", "mine", "-o", "temperature", "0", "Count from 3 to 9"]
     environ = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     environ["LLM_USER_PATH"] = str(tmp_path)
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.stdout.strip(), done.returncode) == (COUNTED, 0), done.stderr
 
 
@@ -220,7 +220,7 @@ def test_llm_from_the_command_line(app: App, tmp_path: Path) -> None:
 def test_curl_sees_events_that_end_with_done(app: App) -> None:
     body = json.dumps({"model": GUIDE, "messages": COUNT, "temperature": 0, "stream": True})
     command = ["curl", "-sN", f"{app.url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
     *events, done, end = said.split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events]
@@ -249,7 +249,7 @@ def caller(app: App, tmp_path_factory: pytest.TempPathFactory) -> str:
             say(program)
         assert (nothing.value.status_code, nothing.value.code) == (503, "model_not_loaded")
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    client.wait(record["id"], "loaded", 80)
+    client.wait(record["id"], "loaded")
     return str(record["name"])
 
 

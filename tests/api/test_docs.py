@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browsing import chromium
+from browsing import launch, new_context
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
@@ -104,8 +104,8 @@ def test_the_page_works_in_a_browser_under_our_policy(manager: Manager, serve: C
     complaints: list[str] = []
     asked: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
-        page = browser.new_page()
+        browser = launch(playwright)
+        page = new_context(browser).new_page()
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from http.cookies import SimpleCookie
 
 import pytest
-from browsing import chromium
+from browsing import launch, new_context
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 from test_guard import KEY, guarded
@@ -129,8 +129,8 @@ def test_a_real_browser_logs_in(serve: Callable[[ASGIApp], str]) -> None:
 
     url = serve(guarded(GuardPolicy(api_key="plain-key")).app)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium())
-        page = browser.new_page()
+        browser = launch(playwright)
+        page = new_context(browser).new_page()
         page.goto(url)
         page.get_by_label("API key").fill("wrong")
         page.get_by_role("button").click()

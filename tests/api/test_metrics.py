@@ -108,7 +108,7 @@ def test_what_was_answered_is_counted(counted: tuple[Manager, TestClient]) -> No
     assert found["millm_request_duration_seconds_count"] == 3
     for name in ("time_to_first_token", "inter_token_latency", "request_duration"):
         assert found[f"millm_{name}_seconds_bucket{{le=+Inf}}"] == found[f"millm_{name}_seconds_count"]
-        assert 0 < found[f"millm_{name}_seconds_sum"] < 5
+        assert 0 < found[f"millm_{name}_seconds_sum"] < 60
     assert "millm_model_info{name=tiny,quantization=FP16,source=huggingface}" in found
 
 

@@ -13,7 +13,8 @@ from fakes import FakeEngine, FakeOpener
 from fastapi.testclient import TestClient
 from openai.types import CompletionUsage
 from openai.types.completion_usage import PromptTokensDetails
-from serving import call, load, until
+from running import PATIENCE_S
+from serving import AT_ONCE_S, call, load, until
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Completion
@@ -56,7 +57,7 @@ def test_the_client_gets_whole_answers(program: openai.OpenAI) -> None:
     assert program.models.retrieve("tiny").owned_by == "miLLM"
     answer = program.chat.completions.create(model="tiny", messages=HELLO)
     assert answer.id.startswith("chatcmpl-")
-    assert abs(answer.created - time.time()) < 10
+    assert abs(answer.created - time.time()) < PATIENCE_S
     assert (answer.model, answer.object) == ("tiny", "chat.completion")
     assert answer.choices[0].message.content == "hello big world"
     assert answer.choices[0].message.role == "assistant"
@@ -158,7 +159,7 @@ def test_a_client_that_leaves_stops_its_answer(make: Make, serve: Serve, stream:
     if stream:
         assert b"200 OK" in connection.recv(64)
     connection.close()
-    assert until(lambda: opener.opened[0].running == 0) < 0.5
+    assert until(lambda: opener.opened[0].running == 0) < AT_ONCE_S
     until(lambda: manager.system().requests_running == 0)
 
 

@@ -17,7 +17,6 @@ from millm.settings import Settings
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60.0
 HELLO: Any = [{"role": "user", "content": "hello there"}]
 KEY = "sk-canary-43"
 
@@ -52,7 +51,7 @@ def arrive(client: TestClient, model_id: int, status: str) -> dict[str, Any]:
     def now() -> dict[str, Any]:
         return dict(client.get(f"/api/models/{model_id}").json()["data"])
 
-    until(lambda: now()["status"] == status, PATIENCE)
+    until(lambda: now()["status"] == status)
     return now()
 
 
@@ -103,7 +102,7 @@ def test_a_key_that_was_lost_is_given_with_the_load(client: TestClient, server: 
     record = attach(client, server)
     server.key = KEY
     post(client, f"/{record['id']}/load", 202)
-    until(lambda: client.get(f"/api/models/{record['id']}").json()["data"]["error_code"], PATIENCE)
+    until(lambda: client.get(f"/api/models/{record['id']}").json()["data"]["error_code"])
     failed = client.get(f"/api/models/{record['id']}").json()["data"]
     assert failed["error_code"] == "REMOTE_UNAVAILABLE"
     assert "asks for a key. Give it as the server key: on the page, or as server_key" in failed["error_message"]
@@ -202,7 +201,7 @@ def test_a_client_that_leaves_takes_the_request_along(program: openai.OpenAI, se
     stream = program.chat.completions.create(model="mine", messages=HELLO, stream=True)
     assert len([next(iter(stream)) for _ in range(2)]) == 2
     stream.close()
-    until(lambda: server.gone, PATIENCE)
+    until(lambda: server.gone)
 
 
 def test_a_server_that_goes_away_is_a_problem_until_it_is_back(client: TestClient) -> None:
@@ -214,7 +213,7 @@ def test_a_server_that_goes_away_is_a_problem_until_it_is_back(client: TestClien
         post(client, f"/{record['id']}/load", 202)
         arrive(client, record["id"], "loaded")
         assert problems() == []
-    until(problems, PATIENCE)
+    until(problems)
     assert "does not answer" in problems()[0]
     with RemoteServer(port=server.port):
-        until(lambda: not problems(), PATIENCE)
+        until(lambda: not problems())

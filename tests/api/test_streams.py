@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from running import PATIENCE_S
 from serving import call, until
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message
@@ -191,7 +192,7 @@ def test_whole_answers_that_are_waited_for_leave_plain_functions_their_threads(s
     app.get("/plain")(lambda: PlainTextResponse("here"))
     url = serve(app)
     waiting = [call(url, "/whole") for _ in range(2 * LENT_THREADS)]
-    assert httpx.get(f"{url}/plain", timeout=30).text == "here"
+    assert httpx.get(f"{url}/plain", timeout=PATIENCE_S).text == "here"
     job.finish("the answer")
     for each in waiting:
         with each.makefile("rb") as lines:

@@ -174,7 +174,7 @@ def test_the_whole_way_with_openais_client(tmp_path: Path) -> None:
         body = {"source": "local", "local_path": str(MINILM), "model_type": "embedding", "custom_name": "minilm"}
         model_id = client.ask("POST", "/api/models", 202, body)["id"]
         client.ask("POST", f"/api/models/{model_id}/load", 202)
-        record = client.wait(model_id, "loaded", 90)
+        record = client.wait(model_id, "loaded")
         assert record["active"] is False
         with openai.OpenAI(base_url=f"{app.url}/v1", api_key="x", max_retries=0) as program:
             assert [model.id for model in program.models.list()] == ["minilm"]

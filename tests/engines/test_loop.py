@@ -411,7 +411,7 @@ def test_a_prompt_is_not_begun_with_the_little_that_is_left_of_a_piece(
     reads = Reads(network)
     longer = [ask(prompt(length, length), 5) for length in (150, 40, 120)]
     company = Company(engine, [ask(prompt(5), 60), *longer], {1: (0, 3), 2: (0, 3), 3: (0, 3)})
-    company.watch[0] = lambda event: until(lambda: len(engine._arrivals) == 3, 30) if event.tokens == 3 else None
+    company.watch[0] = lambda event: until(lambda: len(engine._arrivals) == 3) if event.tokens == 3 else None
     company.run()
     engine.close()
     assert sorted(tokens for _, tokens in reads.shapes if tokens > 5) == [40, 120, 150]

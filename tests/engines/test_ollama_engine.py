@@ -30,7 +30,6 @@ from millm.records import ModelRecord, ModelType, Source
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 30.0
 RECORD = ModelRecord(name="llama3-8b", source=Source.OLLAMA, repo_id="llama3:8b")
 
 
@@ -75,13 +74,13 @@ def test_a_load_warms_the_model_and_keeps_it(server: OllamaServer) -> None:
 
 def test_health_follows_the_server_and_the_model(server: OllamaServer) -> None:
     engine = open_ollama(RECORD, LoadOptions(Path("nowhere")), Watcher(), server.host, every_s=0.05)
-    until(lambda: engine.health == WELL and server.bodies("/api/show"), PATIENCE)
+    until(lambda: engine.health == WELL and server.bodies("/api/show"))
     model = server.models.pop("llama3:8b")
-    until(lambda: "no longer has the model 'llama3:8b'" in str(engine.health.problem), PATIENCE)
+    until(lambda: "no longer has the model 'llama3:8b'" in str(engine.health.problem))
     server.models["llama3:8b"] = model
-    until(lambda: engine.health == WELL, PATIENCE)
+    until(lambda: engine.health == WELL)
     server.refusals["/api/show"] = (500, "the disk is broken")
-    until(lambda: "the disk is broken" in str(engine.health.problem), PATIENCE)
+    until(lambda: "the disk is broken" in str(engine.health.problem))
     engine.close()
     asked = len(server.bodies("/api/show"))
     for _ in range(4):
@@ -96,7 +95,7 @@ def test_what_an_answer_shows_of_the_server_counts_at_once(server: OllamaServer)
     assert engine.health == WELL, "nothing is known yet"
     with pytest.raises(OllamaUnavailable, match="out of order"):
         engine.chat(ask("Hello!"), Watcher())
-    until(lambda: engine.health.problem, PATIENCE)
+    until(lambda: engine.health.problem)
     del server.refusals["/api/chat"]
     engine.chat(ask("Hello!"), Watcher())
     assert engine.health == WELL
@@ -107,7 +106,7 @@ def test_what_an_answer_shows_of_the_server_counts_at_once(server: OllamaServer)
 def test_a_server_that_went_away_is_said_before_anybody_asks_it() -> None:
     with OllamaServer(models={"llama3:8b": Model()}) as running:
         engine = open_ollama(RECORD, LoadOptions(Path("nowhere")), Watcher(), running.host, every_s=0.05)
-    until(lambda: "Ollama does not answer" in str(engine.health.problem), PATIENCE)
+    until(lambda: "Ollama does not answer" in str(engine.health.problem))
     engine.close()
 
 

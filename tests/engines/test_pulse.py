@@ -7,8 +7,6 @@ from millm.engines.base import WELL
 from millm.engines.pulse import Pulse
 from millm.errors import RemoteUnavailable
 
-PATIENCE = 60.0
-
 
 class Asked:
     """A server that is asked: how often, and what is wrong with it."""
@@ -33,8 +31,8 @@ def test_it_asks_only_when_somebody_reads_and_what_is_known_is_old() -> None:
     assert (pulse.read(), pulse.read(), server.count) == (WELL, WELL, 0)
     pulse.doubt()
     pulse.read()
-    until(lambda: server.count == 1, PATIENCE)
-    until(lambda: not pulse._lane.jobs, PATIENCE)
+    until(lambda: server.count == 1)
+    until(lambda: not pulse._lane.jobs)
     assert (pulse.read(), server.count) == (WELL, 1)
     pulse.close()
 
@@ -43,11 +41,11 @@ def test_what_is_wrong_is_told_until_it_is_over() -> None:
     server = Asked()
     pulse = Pulse(server, every_s=0)
     server.wrong = RemoteUnavailable("The server at box does not answer.")
-    until(lambda: pulse.read().problem == "The server at box does not answer.", PATIENCE)
+    until(lambda: pulse.read().problem == "The server at box does not answer.")
     server.wrong = KeyError("secret internals")
-    until(lambda: "Something went wrong inside miLLM" in str(pulse.read().problem), PATIENCE)
+    until(lambda: "Something went wrong inside miLLM" in str(pulse.read().problem))
     server.wrong = None
-    until(lambda: pulse.read() == WELL, PATIENCE)
+    until(lambda: pulse.read() == WELL)
     pulse.close()
 
 
@@ -56,7 +54,7 @@ def test_what_the_server_says_is_a_sign_of_life() -> None:
     server.wrong = RemoteUnavailable("gone")
     pulse = Pulse(server, every_s=60)
     pulse.doubt()
-    until(lambda: pulse.read().problem, PATIENCE)
+    until(lambda: pulse.read().problem)
     pulse.beat()
     assert pulse.read() == WELL
     pulse.close()
@@ -68,7 +66,7 @@ def test_it_asks_one_question_at_a_time_and_none_after_the_end() -> None:
     pulse = Pulse(server, every_s=0)
     for _ in range(20):
         assert pulse.read() == WELL
-    until(lambda: server.count == 1, PATIENCE)
+    until(lambda: server.count == 1)
     pulse.close()
     assert not pulse._lane.jobs, "the question was broken off"
     pulse.read()

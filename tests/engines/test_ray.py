@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from browsing import FLAGS, SOON, chromium, field, is_up, open_tab
+from browsing import field, is_up, launch, new_context, open_tab
 from playwright.sync_api import expect, sync_playwright
 from ray_cluster import MARK, RayCluster, processes_with, replicas_of, title
-from running import App, Client, start_app, wait_until_up
+from running import PATIENCE_S, App, Client, start_app, wait_until_up
 from serving import until
 from tiny_models import build
 
@@ -29,7 +29,6 @@ pytestmark = [
 
 ENDLESS = {"logit_bias": {str(token): -100 for token in range(4)}}  # what could end an answer is never chosen
 PROMPTS = ("Hello!", "Read a file, please.", "What is a socket?")
-ENOUGH_S = 180.0  # for what takes a few seconds on a quiet machine
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def record(client: Client, model: Path) -> dict[str, Any]:
     asked = {"source": "local", "local_path": str(model), "custom_name": "tiny"}
     record = client.ask("POST", "/api/models", 202, asked)
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    return client.wait(record["id"], "loaded", ENOUGH_S)
+    return client.wait(record["id"], "loaded")
 
 
 def replicas(client: Client) -> list[dict[str, Any]]:
@@ -108,7 +107,7 @@ async def many(app: App, count: int, tokens: int, meanwhile: Any = None) -> list
     """So many streams at once. meanwhile: what is done while they run; it is told which have brought some text."""
     begun: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=count)
-    async with httpx.AsyncClient(base_url=app.url, timeout=ENOUGH_S, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=app.url, timeout=PATIENCE_S, limits=limits) as client:
         streams = [asyncio.create_task(stream(client, f"Say {n}.", tokens, begun)) for n in range(count)]
         if meanwhile:
             await asyncio.to_thread(meanwhile, begun)
@@ -144,29 +143,29 @@ def test_errors_of_a_replica_are_ours(client: Client, record: dict[str, Any]) ->
 
 
 def test_the_page_chats_and_shows_the_replicas(app: App, client: Client, record: dict[str, Any]) -> None:
-    until(lambda: both_run(client), ENOUGH_S)
+    until(lambda: both_run(client))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
-        page = browser.new_page()
+        browser = launch(playwright)
+        page = new_context(browser).new_page()
         page.goto(app.url)
         is_up(page)
         open_tab(page, "playground")
         field(page, "chat-input").fill("Hello!")
         page.locator("#send-btn").click()
-        expect(page.locator("#chat-log [data-testid=bot]").first).to_contain_text(re.compile(r"\w"), timeout=SOON)
+        expect(page.locator("#chat-log [data-testid=bot]").first).to_contain_text(re.compile(r"\w"))
         page.locator("#system-btn").click()
         shown = page.locator("#system-drawer [data-part=replicas] dd")
-        expect(shown).to_have_count(2, timeout=SOON)
+        expect(shown).to_have_count(2)
         expect(shown.first).to_contain_text("running")
         browser.close()
 
 
 def test_both_replicas_answer_64_streams(app: App, client: Client, record: dict[str, Any]) -> None:
     shares: list[list[int]] = []
-    until(lambda: both_run(client), ENOUGH_S)
+    until(lambda: both_run(client))
 
     def watch(_: Counter[str]) -> None:
-        until(lambda: shares.append(loads(client)) or sum(shares[-1]) == 64, ENOUGH_S)
+        until(lambda: shares.append(loads(client)) or sum(shares[-1]) == 64)
 
     answers = asyncio.run(many(app, 64, 200, watch))
     assert Counter(answer["ending"] for answer in answers) == {"length": 64}
@@ -188,9 +187,9 @@ def test_streams_that_are_left_end_in_the_replicas(app: App, cluster: RayCluster
         return sum(sum(each.cpu_times()[:2]) for each in at_work) - before > 0.15
 
     async def leave() -> None:
-        async with httpx.AsyncClient(base_url=app.url, timeout=ENOUGH_S) as client:
+        async with httpx.AsyncClient(base_url=app.url, timeout=PATIENCE_S) as client:
             streams = [asyncio.create_task(stream(client, f"Count to {n}.", 1900, Counter())) for n in range(32)]
-            await asyncio.to_thread(until, busy, ENOUGH_S)
+            await asyncio.to_thread(until, busy)
             for each in streams:
                 each.cancel()
             await asyncio.gather(*streams, return_exceptions=True)
@@ -202,28 +201,28 @@ def test_streams_that_are_left_end_in_the_replicas(app: App, cluster: RayCluster
 def test_a_killed_replica_ends_no_stream_in_silence(
     app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
 ) -> None:
-    until(lambda: both_run(client), ENOUGH_S)
+    until(lambda: both_run(client))
     victim = replicas_of(cluster.processes())[0]
 
     def kill_one(begun: Counter[str]) -> None:
-        until(lambda: len(begun) >= 16, ENOUGH_S)  # on a busy machine the first may end before the last begin
+        until(lambda: len(begun) >= 16)  # on a busy machine the first may end before the last begin
         victim.kill()
-        fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+        fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=PATIENCE_S)
         assert fresh.status_code == 200, fresh.text
 
     answers = asyncio.run(many(app, 32, 1400, kill_one))
     endings = Counter(answer["ending"] for answer in answers)
     assert set(endings) == {"length", "remote_unavailable"}, endings
     assert endings["length"] >= 8, "the streams of the other replica go on"
-    until(lambda: both_run(client), ENOUGH_S)
+    until(lambda: both_run(client))
 
 
 def test_a_head_that_went_away_is_said_and_survived(
     app: App, client: Client, cluster: RayCluster, record: dict[str, Any], tmp_path: Path
 ) -> None:
     cluster.kill()
-    until(lambda: client.ask("GET", "/api/system", 200)["problems"], ENOUGH_S)
-    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    until(lambda: client.ask("GET", "/api/system", 200)["problems"])
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=PATIENCE_S)
     assert answer.status_code == 503
     assert "Ray" in answer.json()["error"]["message"]
     cluster.start_head()
@@ -234,8 +233,8 @@ def test_a_head_that_went_away_is_said_and_survived(
     assert broken["error_code"] == "MODEL_LOAD_FAILED"
     assert "another shape" in broken["error_message"]
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    client.wait(record["id"], "loaded", ENOUGH_S)
-    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=ENOUGH_S)
+    client.wait(record["id"], "loaded")
+    answer = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=PATIENCE_S)
     assert answer.status_code == 200
     assert not client.ask("GET", "/api/system", 200)["problems"]
 
@@ -251,7 +250,7 @@ def load_broken(client: Client, folder: Path) -> dict[str, Any]:
 
 def until_failed(client: Client, model_id: int) -> dict[str, Any]:
     """The record once it has an error."""
-    until(lambda: client.ask("GET", f"/api/models/{model_id}", 200)["error_message"], ENOUGH_S)
+    until(lambda: client.ask("GET", f"/api/models/{model_id}", 200)["error_message"])
     return dict(client.ask("GET", f"/api/models/{model_id}", 200))
 
 
@@ -265,9 +264,9 @@ def test_after_an_unload_nothing_of_ours_runs(
 ) -> None:
     assert replicas_of(cluster.processes())
     client.ask("POST", f"/api/models/{record['id']}/unload", 202)
-    client.wait(record["id"], "ready", ENOUGH_S)
-    until(lambda: not replicas_of(cluster.processes()), 20)
-    until(lambda: not drivers(app), 20)
+    client.wait(record["id"], "ready")
+    until(lambda: not replicas_of(cluster.processes()))
+    until(lambda: not drivers(app))
     assert client.ask("GET", "/api/system", 200)["replicas"] == []
 
 
@@ -276,8 +275,8 @@ def test_a_ray_of_its_own_ends_with_a_process_that_is_killed(model: Path, tmp_pa
     client = Client(app)
     record = client.ask("POST", "/api/models", 202, {"source": "local", "local_path": str(model)})
     client.ask("POST", f"/api/models/{record['id']}/load", 202)
-    client.wait(record["id"], "loaded", ENOUGH_S)
+    client.wait(record["id"], "loaded")
     assert replicas_of(processes_with(MARK, str(tmp_path)))
     app.process.send_signal(signal.SIGKILL)
     app.process.wait(10)
-    until(lambda: not processes_with(MARK, str(tmp_path)), 30)
+    until(lambda: not processes_with(MARK, str(tmp_path)))

@@ -134,13 +134,13 @@ def test_a_cancel_in_a_silence_is_passed_on(engine: Engine) -> None:
     with pytest.raises(Cancelled):
         engine.chat(ask("silent"), report)
     assert [event.text for event in spoken if event.text] == ["word"], "what was said is not said again"
-    until(lambda: engine.health.problem == "cancelled", 20)
+    until(lambda: engine.health.problem == "cancelled")
 
 
 def test_a_driver_that_dies_ends_every_request_and_says_so(engine: Engine) -> None:
     with ThreadPoolExecutor(3) as pool:
         silent = [pool.submit(engine.chat, ask("silent"), lambda _: None) for _ in range(2)]
-        until(lambda: engine.rows() == RowCount(2, 0), 20)
+        until(lambda: engine.rows() == RowCount(2, 0))
         with pytest.raises(RemoteUnavailable, match="Load the model again"):
             engine.chat(ask("die"), lambda _: None)
         for each in silent:
@@ -169,7 +169,7 @@ def test_a_driver_that_does_not_leave_is_ended(monkeypatch: pytest.MonkeyPatch) 
     engine = opened(ending="time.sleep(60)")
     before = time.monotonic()
     engine.close()
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 30
 
 
 def test_without_ray_the_start_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

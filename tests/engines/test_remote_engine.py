@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from making import nowhere
 from remote_server import Fault, RemoteServer
+from running import PATIENCE_S
 from serving import AT_ONCE_S, until
 
 from millm.engines.base import ChatRequest, EmbedRequest, Engine, LoadOptions, Message, Sampling
@@ -33,7 +34,6 @@ from millm.remote_client import Servers
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60.0
 CHAT = "/chat/completions"
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
@@ -304,7 +304,7 @@ def test_a_cancel_is_heard_in_a_silence_and_the_server_is_left(
     with pytest.raises(Cancelled):
         engine.chat(ask(), Watcher(stop))
     assert time.monotonic() - began[0] < AT_ONCE_S
-    until(lambda: server.gone, PATIENCE)
+    until(lambda: server.gone)
 
 
 def test_nothing_to_answer_and_a_closed_engine(server: RemoteServer, load: Callable[..., Engine]) -> None:
@@ -393,17 +393,17 @@ def test_health_follows_the_server_and_nobody_waits_for_it(load: Callable[..., E
         assert engine.health.problem is None
     began = time.monotonic()
     away = f"The server at 127.0.0.1:{port} does not answer"
-    until(lambda: away in str(engine.health.problem), PATIENCE)  # a look that was under way was broken off
+    until(lambda: away in str(engine.health.problem))  # a look that was under way was broken off
     with pytest.raises(RemoteUnavailable, match="does not answer"):
         engine.chat(ask(), Watcher())
-    assert time.monotonic() - began < PATIENCE
+    assert time.monotonic() - began < PATIENCE_S
     with RemoteServer(port=port) as server:
-        until(lambda: engine.health.problem is None, PATIENCE)
+        until(lambda: engine.health.problem is None)
         server.models = ["another"]
-        until(lambda: engine.health.problem, PATIENCE)
+        until(lambda: engine.health.problem)
         assert "no longer has the model 'tiny'" in str(engine.health.problem)
         server.models = ["tiny"]
-        until(lambda: engine.health.problem is None, PATIENCE)
+        until(lambda: engine.health.problem is None)
 
 
 def test_what_a_request_meets_is_known_at_once(server: RemoteServer, load: Callable[..., Engine]) -> None:
@@ -411,7 +411,7 @@ def test_what_a_request_meets_is_known_at_once(server: RemoteServer, load: Calla
     server.fault, server.refusals["/v1/models"] = Fault("end", after=2), (503, {"error": {"message": "leaving"}})
     with pytest.raises(RemoteUnavailable):
         engine.chat(ask(), Watcher())
-    until(lambda: engine.health.problem, PATIENCE)
+    until(lambda: engine.health.problem)
     assert "HTTP 503" in str(engine.health.problem)
     server.fault = None
     engine.chat(ask(), Watcher())
@@ -419,7 +419,7 @@ def test_what_a_request_meets_is_known_at_once(server: RemoteServer, load: Calla
     server.refusals["/v1/chat/completions"] = (500, "")
     with pytest.raises(RemoteUnavailable):
         engine.chat(ask(), Watcher())
-    until(lambda: engine.health.problem, PATIENCE)
+    until(lambda: engine.health.problem)
 
 
 def test_a_read_of_health_never_waits_and_a_close_ends_the_question(load: Callable[..., Engine]) -> None:

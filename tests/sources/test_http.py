@@ -164,7 +164,7 @@ def test_a_wait_that_makes_no_sense_is_not_obeyed(
     hub.fault("resolve", WEIGHTS, status=503, retry_after=asked, times=1)
     start = time.monotonic()
     fetch(limits=replace(FAST, longest_wait=60))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     assert arrived(out, repo)
 
 

@@ -4,22 +4,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from browsing import DESK, FLAGS, SOON, chromium, is_up
+from browsing import DESK, is_up, launch, new_context
 from hub import Hub
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from running import App, Client, start_app, wait_until_up
 from scenes import Scene
 from serving import until
 from states import STATES
 from tiny_models import build
 
-expect.set_options(timeout=SOON)
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
+        browser = launch(playwright)
         yield browser
         browser.close()
 
@@ -65,7 +63,7 @@ def app(hub: Hub, running: App) -> Iterator[App]:
     client = Client(running)
     for job in client.ask("GET", "/api/system", 200)["jobs"]:
         client.http.post(f"/api/models/{job['model_id']}/cancel")
-    until(lambda: not client.ask("GET", "/api/system", 200)["jobs"], 60)
+    until(lambda: not client.ask("GET", "/api/system", 200)["jobs"])
     for record in client.ask("GET", "/api/models", 200):
         if record["status"] == "loaded":
             client.ask("POST", f"/api/models/{record['id']}/unload", 202)
@@ -99,7 +97,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         app: App | Scene, size: dict[str, int] = DESK, within: BrowserContext | None = None, **options: Any
     ) -> Page:
         if within is None:
-            within = browser.new_context(viewport=size, **options)
+            within = new_context(browser, size, **options)
             contexts.append(within)
         page = watched(within.new_page(), app.url, wrong)
         page.goto(app.url)
@@ -121,7 +119,7 @@ def show_state(browser: Browser, scene: Scene) -> Iterator[Callable[..., Page]]:
     def show_one(state: str, size: dict[str, int] = DESK, **options: Any) -> Page:
         key = f"{size} {options}"
         if key not in pages:
-            context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
+            context = new_context(browser, size, reduced_motion="reduce", **options)
             pages[key] = watched(context.new_page(), scene.url, wrong)
         page = pages[key]
         page.unroute_all()

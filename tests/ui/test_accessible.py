@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import DESK, PHONE, SOON, open_tab
+from browsing import DESK, PHONE, open_tab
 from playwright.sync_api import Page, expect
 from scenes import PHI, Scene
 from states import STATES
@@ -45,7 +45,7 @@ def test_axe_finds_nothing_in_either_theme(show_state: Open, state: str) -> None
     page = show_state(state)
     assert violations(page) == []
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.body.classList.contains('dark')", timeout=SOON)
+    page.wait_for_function("document.body.classList.contains('dark')")
     assert violations(page, ("color-contrast", "link-in-text-block")) == []
 
 
@@ -60,7 +60,7 @@ def test_fingers_hit_what_they_mean(show_state: Open, state: str) -> None:
 def test_nothing_moves_where_that_is_not_wanted(show_state: Open) -> None:
     page = show_state("models-loading")
     page.locator("#system-btn").click()
-    expect(page.locator("#system-drawer .mi-plot").first).to_be_visible(timeout=SOON)
+    expect(page.locator("#system-drawer .mi-plot").first).to_be_visible()
     moving = "document.getAnimations().filter((each) => each.playState === 'running').length"
     assert page.evaluate(moving) == 0
 
@@ -87,7 +87,7 @@ def test_the_main_way_without_a_mouse(scene: Scene, open_page: Open) -> None:
     page.keyboard.type(PHI)
     tab_to(page, "#download-btn")
     page.keyboard.press("Enter")
-    expect(page.locator("#download-ending")).to_contain_text("ready", timeout=SOON)
+    expect(page.locator("#download-ending")).to_contain_text("ready")
     page.reload()
     tab_to(page, "#tab-download-button")
     page.keyboard.press("Tab")
@@ -95,22 +95,22 @@ def test_the_main_way_without_a_mouse(scene: Scene, open_page: Open) -> None:
     record = next(each for each in scene.manager.records() if each.repo_id == PHI)
     tab_to(page, f"#load-btn-{record.id}")
     page.keyboard.press("Enter")
-    expect(page.locator(f"#model-status-{record.id}")).to_have_text("Loaded", timeout=SOON)
+    expect(page.locator(f"#model-status-{record.id}")).to_have_text("Loaded")
     open_tab(page, "playground")
     tab_to(page, "#chat-input textarea")
     page.keyboard.type("Go on and on.")
     page.keyboard.press("Enter")
-    expect(page.locator("#chat-log table").first).to_be_visible(timeout=SOON)
+    expect(page.locator("#chat-log table").first).to_be_visible()
     tab_to(page, "#stop-btn")
     page.keyboard.press("Enter")
-    expect(page.locator("#chat-stats")).to_contain_text("stopped", timeout=SOON)
+    expect(page.locator("#chat-stats")).to_contain_text("stopped")
     open_tab(page, "models")
     tab_to(page, f"#unload-btn-{record.id}")
     page.keyboard.press("Enter")
-    expect(page.locator(f"#model-status-{record.id}")).to_have_text("Ready", timeout=SOON)
+    expect(page.locator(f"#model-status-{record.id}")).to_have_text("Ready")
     tab_to(page, f"#delete-btn-{record.id}")
     page.keyboard.press("Enter")
     expect(page.locator("#confirm-cancel-btn")).to_be_focused()
     tab_to(page, "#confirm-ok-btn", 3)
     page.keyboard.press("Enter")
-    expect(page.locator(f"#model-card-{record.id}")).to_have_count(0, timeout=SOON)
+    expect(page.locator(f"#model-card-{record.id}")).to_have_count(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from browsing import DESK, PHONE, SOON
+from browsing import DESK, PHONE, new_context
 from fakes import FakeOpener, make_manager
 
 from millm import ui
@@ -58,11 +58,11 @@ def open_page(browser: Browser, address: str) -> Iterator[Open]:
     contexts, wrong = [], []
 
     def open_one(size: dict[str, int]) -> Page:
-        contexts.append(browser.new_context(viewport=size))
+        contexts.append(new_context(browser, size))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(address)
-        expect(page.locator("#status-bar-model")).not_to_be_empty(timeout=SOON)
+        expect(page.locator("#status-bar-model")).not_to_be_empty()
         page.locator("#tab-playground-button").click()
         return page
 
@@ -80,7 +80,7 @@ def ask(page: Page, text: str) -> None:
 def test_a_token_tells_how_likely_it_was(open_page: Open) -> None:
     page = open_page(DESK)
     ask(page, "the cat <b>sat</b>")
-    page.locator("#chat-stats summary").click(timeout=SOON)
+    page.locator("#chat-stats summary").click()
     expect(page.locator(".mi-tokens")).to_contain_text("Switch on “Show token probabilities” and ask again.")
     page.get_by_role("button", name="Switch on").click()
     expect(page.locator("#token-switch input")).to_be_checked()
@@ -88,7 +88,7 @@ def test_a_token_tells_how_likely_it_was(open_page: Open) -> None:
 
     ask(page, "the cat <b>sat</b>")
     tokens = page.locator(".mi-tokens-text button")
-    expect(tokens).to_have_text(["the", "·cat", "·<b>sat</b>"], timeout=SOON)
+    expect(tokens).to_have_text(["the", "·cat", "·<b>sat</b>"])
     tokens.first.focus()
     page.keyboard.press("ArrowRight")
     expect(tokens.nth(1)).to_be_focused()
@@ -107,21 +107,21 @@ def test_a_token_tells_how_likely_it_was(open_page: Open) -> None:
 
 def test_two_answers_side_by_side_over_a_reload(open_page: Open, manager: Manager) -> None:
     page = open_page(PHONE)
-    expect(page.locator("#chat-input")).to_be_visible(timeout=SOON)
+    expect(page.locator("#chat-input")).to_be_visible()
     expect(page.locator("#compare-form")).to_be_hidden()
     page.locator("#playground-mode input[value=Compare]").check()
     expect(page.locator("#chat-input")).to_be_hidden()
-    expect(page.locator("#compare-note")).to_contain_text("This unloads one while it runs", timeout=SOON)
+    expect(page.locator("#compare-note")).to_contain_text("This unloads one while it runs")
     page.locator("#compare-prompt textarea").fill(PROMPT)
     page.locator("#compare-tokens-a input").fill("2")
     page.locator("#compare-start").click()
-    expect(page.locator(".mi-run-state")).to_contain_text("2 of 2: B is", timeout=SOON)
+    expect(page.locator(".mi-run-state")).to_contain_text("2 of 2: B is")
     expect(page.locator("#compare-start")).to_be_hidden()
 
     page.reload()
-    expect(page.locator("#compare-form")).to_be_visible(timeout=SOON)
+    expect(page.locator("#compare-form")).to_be_visible()
     first, second = page.locator("#compare-side-a"), page.locator("#compare-side-b")
-    expect(page.locator(".mi-run-state")).to_have_text("Done. one is loaded again.", timeout=SOON)
+    expect(page.locator(".mi-run-state")).to_have_text("Done. one is loaded again.")
     expect(page.locator("#compare-prompt textarea")).to_have_value(PROMPT)
     expect(page.locator("#compare-tokens-a input")).to_have_value("2")
     expect(first.locator(".mi-run-text")).to_have_text("alpha beta")
@@ -137,17 +137,17 @@ def test_two_answers_side_by_side_over_a_reload(open_page: Open, manager: Manage
 
     page.locator("#compare-prompt textarea").fill("on and on " * 100)
     page.locator("#compare-start").click()
-    expect(second).to_contain_text("Writing", timeout=SOON)
+    expect(second).to_contain_text("Writing")
     other = open_page(DESK)
     other.locator("#playground-mode input[value=Compare]").check()
     other.locator("#compare-cancel").click()
     for each in (page, other):
-        expect(each.locator(".mi-run-state")).to_contain_text("Cancelled.", timeout=SOON)
+        expect(each.locator(".mi-run-state")).to_contain_text("Cancelled.")
     expect(page.locator("#compare-start")).to_be_visible()
     assert manager.loaded()
 
     page.locator("#compare-prompt textarea").fill("not sent yet")
     page.reload()
-    expect(page.locator("#compare-prompt textarea")).to_have_value("not sent yet", timeout=SOON)
+    expect(page.locator("#compare-prompt textarea")).to_have_value("not sent yet")
     page.wait_for_timeout(1500)
     expect(page.locator("#compare-prompt textarea")).to_have_value("not sent yet")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browsing import PHONE, SOON, field, open_tab
+from browsing import PHONE, field, open_tab
 from hub import GRANTED, Hub
-from running import App
+from running import PATIENCE_S, App
 from test_page import download
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -22,7 +22,6 @@ from millm.ui import words  # noqa: E402
 
 pytestmark = pytest.mark.slow
 Open = Callable[..., Page]
-COUNTED = 60_000  # milliseconds: the first model is counted while the process for that still imports torch
 SCRIPT = Path(__file__).parents[2] / "millm" / "ui" / "download.js"
 
 
@@ -30,7 +29,9 @@ def weighed(app: App, repo: str, tokens: int) -> dict[str, str]:
     """What the API says that each form takes with a context of so many tokens, once that is counted."""
     body, found = {"repo_id": repo, "context_length": tokens}, {"": {"provenance": ""}}
     while {sizes["provenance"] for sizes in found.values()} != {"exact"}:
-        found = httpx.post(f"{app.url}/api/models/preview", json=body, timeout=60).json()["data"]["estimated_sizes"]
+        found = httpx.post(f"{app.url}/api/models/preview", json=body, timeout=PATIENCE_S).json()["data"][
+            "estimated_sizes"
+        ]
     return {form: words.size(sum(sizes["memory_parts"].values())) for form, sizes in found.items()}
 
 
@@ -54,7 +55,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     # the list under the field, by keyboard alone
     repo.press_sequentially("acme/t", delay=20)
     options = page.locator("#repo-matches [role=option]")
-    expect(options).to_have_count(1, timeout=SOON)
+    expect(options).to_have_count(1)
     expect(repo).to_have_attribute("aria-expanded", "true")
     repo.press("ArrowDown")
     expect(options.first).to_have_attribute("aria-selected", "true")
@@ -64,8 +65,8 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     expect(repo).to_have_value("acme/tiny-qwen3")
 
     # the preview comes by itself, the choices say what they take, and the slider moves the figures
-    expect(card.locator(".mi-fit")).to_contain_text("Fits in", timeout=COUNTED)
-    expect(page.locator("#quant-select label").first).to_contain_text("fits", timeout=SOON)
+    expect(card.locator(".mi-fit")).to_contain_text("Fits in")
+    expect(page.locator("#quant-select label").first).to_contain_text("fits")
     slider = page.locator("#context-slider")
     length = int(str(slider.get_attribute("max")))
     before = shown(page)
@@ -73,9 +74,9 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     slider.press("Home")
     expect(card.locator("output")).to_have_text("256")
     assert "≈" in card.locator(".mi-costs").inner_text(), "worked out until it is counted"
-    expect(card.locator(".mi-costs")).not_to_contain_text("≈", timeout=COUNTED)
+    expect(card.locator(".mi-costs")).not_to_contain_text("≈")
     for form, size in weighed(app, "acme/tiny-qwen3", 256).items():
-        expect(card.locator(".mi-cost", has_text=form).locator(".mi-cost-size")).to_have_text(size, timeout=COUNTED)
+        expect(card.locator(".mi-cost", has_text=form).locator(".mi-cost-size")).to_have_text(size)
     assert shown(page) != before or length == 0
     expect(slider).to_be_focused()
     expect(slider).to_have_attribute("aria-valuetext", re.compile("256 tokens: .* fits"))
@@ -83,7 +84,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     # what is unfinished or unknown is a remark, what is wrong an error, and Download says so instead of asking
     note = page.locator("#repo-input-note")
     repo.fill("acme/tin")
-    expect(note).to_contain_text("does not exist", timeout=SOON)
+    expect(note).to_contain_text("does not exist")
     expect(repo).not_to_have_attribute("aria-invalid", "true")
     repo.fill("two words")
     page.locator("#download-btn").click()
@@ -91,7 +92,7 @@ def test_typing_suggests_previews_and_says_what_is_wrong(app: App, open_page: Op
     expect(repo).to_have_attribute("aria-invalid", "true")
     expect(repo).to_have_attribute("aria-describedby", "repo-input-note")
     expect(repo).to_be_focused()
-    assert httpx.get(f"{app.url}/api/models", timeout=60).json()["data"] == []
+    assert httpx.get(f"{app.url}/api/models", timeout=PATIENCE_S).json()["data"] == []
     repo.fill("acme/tiny-qwen3")
     expect(note).to_be_empty()
     field(page, "name-input").fill("no blanks")
@@ -106,11 +107,11 @@ def test_a_gated_model_asks_for_a_token(app: App, open_page: Open, hub: Hub) -> 
         page = open_page(app, PHONE)
         expect(page.locator("#token-input")).to_have_count(0)
         field(page, "repo-input").fill("acme/bigger-llama")
-        expect(page.locator("#token-input")).to_be_visible(timeout=COUNTED)
+        expect(page.locator("#token-input")).to_be_visible()
         field(page, "token-input").fill(GRANTED)
-        expect(page.locator("#preview-card")).to_contain_text("open to the access token", timeout=SOON)
+        expect(page.locator("#preview-card")).to_contain_text("open to the access token")
         page.locator("#trust-way").click()
-        expect(page.locator("#trust-checkbox")).to_contain_text("Warning", timeout=SOON)
+        expect(page.locator("#trust-checkbox")).to_contain_text("Warning")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     finally:
         hub.gated.discard("acme/bigger-llama")
@@ -121,18 +122,18 @@ def test_an_end_is_told_once_everywhere_and_a_failure_stays(app: App, open_page:
     open_tab(second, "playground")
     download(page, "acme/tiny-qwen3")
     for each in (page, second):
-        expect(each.get_by_text("tiny-qwen3 is ready. Load it").first).to_be_visible(timeout=SOON)
+        expect(each.get_by_text("tiny-qwen3 is ready. Load it").first).to_be_visible()
     second.reload()
-    expect(second.locator("#status-bar")).to_be_visible(timeout=SOON)
+    expect(second.locator("#status-bar")).to_be_visible()
     second.wait_for_timeout(1500)
     expect(second.get_by_text("tiny-qwen3 is ready. Load it")).to_have_count(0)
 
     hub.fault("cdn", "acme/bigger-llama/*", status=404)
     download(page, "acme/bigger-llama")
     stopped = page.get_by_role("region", name="Did not arrive")
-    expect(stopped).to_contain_text("bigger-llama", timeout=60_000)
+    expect(stopped).to_contain_text("bigger-llama")
     page.reload()
-    expect(stopped.get_by_role("button", name="Retry bigger-llama")).to_be_visible(timeout=SOON)
+    expect(stopped.get_by_role("button", name="Retry bigger-llama")).to_be_visible()
     hub.clear()
     stopped.get_by_role("button", name="Retry bigger-llama").click()
-    expect(stopped).to_have_count(0, timeout=SOON)
+    expect(stopped).to_have_count(0)

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import DESK, PHONE, SOON, open_tab
+from browsing import DESK, PHONE, new_context, open_tab
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from running import PATIENCE_S
 from serving import serving
 
 from millm.api import GuardPolicy, create_app
@@ -53,13 +54,13 @@ def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
     contexts, wrong = [], []
 
     def open_one(size: dict[str, int] = DESK) -> Page:
-        contexts.append(browser.new_context(viewport=size))
+        contexts.append(new_context(browser, size))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url)
-        expect(page.locator("#status-bar")).to_be_visible(timeout=SOON)
+        expect(page.locator("#status-bar")).to_be_visible()
         open_tab(page, "models")
-        expect(page.locator(".model-card").first).to_be_visible(timeout=SOON)
+        expect(page.locator(".model-card").first).to_be_visible()
         return page
 
     yield open_one
@@ -90,7 +91,7 @@ def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[
     page.locator("#sort input").click()
     page.get_by_role("option", name="Name").click()
     manager.update(1, name="zeta")
-    expect(names).to_have_text(["alpha", "zeta"], timeout=SOON)
+    expect(names).to_have_text(["alpha", "zeta"])
     expect(page.locator("#storage-summary .mi-legend")).to_contain_text("Free")
     assert "zeta" in str(page.locator("#storage-summary [role=img]").get_attribute("aria-label"))
 
@@ -98,20 +99,20 @@ def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[
     opened.focus()
     page.keyboard.press("Enter")
     sheet = page.locator("#model-drawer")
-    expect(sheet).to_be_visible(timeout=SOON)
+    expect(sheet).to_be_visible()
     expect(page.locator("#drawer-title")).to_be_focused()
     expect(sheet).to_contain_text("LlamaForCausalLM")
-    expect(sheet.locator(".mi-room")).to_contain_text("Fits", timeout=SOON)
+    expect(sheet.locator(".mi-room")).to_contain_text("Fits")
     expect(sheet.locator(".mi-files")).to_contain_text("model.safetensors")
-    httpx.patch(f"{url}/api/models/1", json={"name": "eta"}, timeout=60).raise_for_status()
-    expect(page.locator("#drawer-title")).to_have_text("eta", timeout=SOON)
+    httpx.patch(f"{url}/api/models/1", json={"name": "eta"}, timeout=PATIENCE_S).raise_for_status()
+    expect(page.locator("#drawer-title")).to_have_text("eta")
     page.keyboard.press("Escape")
     expect(sheet).to_be_hidden()
     expect(opened).to_be_focused()
     opened.click()
     sheet.locator("[data-act=load]").click()
     expect(sheet).to_be_hidden()
-    expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+    expect(page.locator("#model-status-1")).to_have_text("Loaded")
 
 
 def test_settings_say_what_is_wrong_and_are_obeyed(
@@ -122,11 +123,11 @@ def test_settings_say_what_is_wrong_and_are_obeyed(
     load(manager, record)
     page, sheet = show(), "#model-drawer"
     page.locator("#settings-btn-1").click()
-    expect(page.locator("#set-system_prompt")).to_have_value(EVIL, timeout=SOON)
+    expect(page.locator("#set-system_prompt")).to_have_value(EVIL)
     page.locator("#set-temperature").fill("5")
     page.locator("#set-top_k").fill("1")
     page.locator("#settings-save-btn").click()
-    expect(page.locator("#set-temperature-fault")).to_have_text("Temperature is a number from 0 to 2.", timeout=SOON)
+    expect(page.locator("#set-temperature-fault")).to_have_text("Temperature is a number from 0 to 2.")
     expect(page.locator("#set-temperature")).to_be_focused()
     expect(page.locator("#set-temperature")).to_have_attribute("aria-invalid", "true")
     page.keyboard.press("Escape")
@@ -138,12 +139,12 @@ def test_settings_say_what_is_wrong_and_are_obeyed(
     page.locator("#set-system_prompt").fill("Be brief.")
     expect(page.locator("#settings-reload-btn")).to_be_hidden()
     page.locator("#set-context_length").fill("64")
-    expect(page.locator(f"{sheet} .mi-room")).to_contain_text("Cache for 64 tokens", timeout=SOON)
+    expect(page.locator(f"{sheet} .mi-room")).to_contain_text("Cache for 64 tokens")
     expect(page.locator("#settings-later")).to_be_visible()
     page.locator("#settings-reload-btn").click()
-    expect(page.locator(sheet)).to_be_hidden(timeout=SOON)
-    expect(page.get_by_text("settings saved").first).to_be_visible(timeout=SOON)
-    expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+    expect(page.locator(sheet)).to_be_hidden()
+    expect(page.get_by_text("settings saved").first).to_be_visible()
+    expect(page.locator("#model-status-1")).to_have_text("Loaded")
     assert manager.record(1).settings == {
         "fast_cpu": False,
         "context_length": 64,
@@ -152,7 +153,7 @@ def test_settings_say_what_is_wrong_and_are_obeyed(
     }
     assert opener.asked[-1].context_length == 64
     body = {"model": "tiny", "messages": [{"role": "user", "content": "one two three"}]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S).json()
     assert answer["choices"][0]["message"]["content"] == "one two"
 
 
@@ -162,8 +163,8 @@ def test_the_sheet_fills_a_phone_and_its_targets_are_large(manager: Manager, sho
     assert page.evaluate(FIT)
     for kind in ("details", "settings"):
         page.locator(f"#{kind}-btn-1").click()
-        expect(page.locator("#model-drawer")).to_be_visible(timeout=SOON)
-        expect(page.locator("#model-drawer .mi-room")).to_be_visible(timeout=SOON)
+        expect(page.locator("#model-drawer")).to_be_visible()
+        expect(page.locator("#model-drawer .mi-room")).to_be_visible()
         box = page.locator("#model-drawer").bounding_box()
         assert box is not None
         assert (round(box["width"]), round(box["height"])) == (390, 844)
@@ -183,18 +184,18 @@ def test_a_load_shows_whom_it_waits_for_its_steps_and_ends_when_cancelled(
     page = show()
     page.locator(f"#load-btn-{new.id}").click()
     coming, going = page.locator(f"#model-card-{new.id}"), page.locator(f"#model-card-{old.id}")
-    expect(coming).to_contain_text("Waiting for 1 pending requests to complete...", timeout=SOON)
+    expect(coming).to_contain_text("Waiting for 1 pending requests to complete...")
     expect(coming.locator("[aria-current=step]")).to_have_text("Make room")
     expect(going).to_contain_text("Makes room for new. 1 request still being answered.")
     page.locator(f"#cancel-btn-{new.id}").click()
-    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready", timeout=SOON)
+    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready")
     expect(going.locator(f"#unload-btn-{old.id}")).to_be_visible()
     answer.cancel()
     opener.pause_s = 1.0
     page.locator(f"#load-btn-{new.id}").click()
-    expect(coming.locator("[aria-current=step]")).to_have_text("Load weights", timeout=SOON)
+    expect(coming.locator("[aria-current=step]")).to_have_text("Load weights")
     page.locator(f"#cancel-btn-{new.id}").click()
-    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready", timeout=SOON)
+    expect(page.locator(f"#model-status-{new.id}")).to_have_text("Ready")
 
 
 def test_a_button_that_nobody_answers_can_be_pressed_again(manager: Manager, show: Callable[..., Page]) -> None:
@@ -222,7 +223,7 @@ def test_too_little_memory_is_shown_before_it_is_forced(
 
     monkeypatch.setattr(manager, "load", slow)
     with serving(mount(create_app(manager, GuardPolicy()), manager)) as address:
-        page = browser.new_page(viewport=PHONE)
+        page = new_context(browser, PHONE).new_page()
         page.goto(address)
         open_tab(page, "models")
         page.locator("#load-btn-1").click()
@@ -230,12 +231,12 @@ def test_too_little_memory_is_shown_before_it_is_forced(
         page.locator("#load-btn-1").press("Enter")
         weighed.set()
         dialog = page.locator("#confirm-dialog")
-        expect(dialog).to_contain_text("Warning: Model requires", timeout=SOON)
+        expect(dialog).to_contain_text("Warning: Model requires")
         expect(dialog.locator(".mi-room")).to_contain_text("Does not fit")
         expect(page.locator("#load-btn-1")).not_to_have_attribute("aria-busy", "true")
         assert asked == [1], "a button that is busy does nothing"
         assert page.evaluate(FIT)
         page.get_by_role("button", name="Load anyway").click()
-        expect(page.locator("#model-status-1")).to_have_text("Loaded", timeout=SOON)
+        expect(page.locator("#model-status-1")).to_have_text("Loaded")
         page.close()
     manager.close(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.engines.base import ChatRequest, Message
 from millm.manager import Manager
@@ -20,7 +21,7 @@ from millm.ui.models_tab import Filters, chosen, draw_cards, draw_storage  # noq
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_manager
-from running import App, Client
+from running import PATIENCE_S, App, Client
 from serving import load, serving
 
 from millm.api import GuardPolicy, create_app
@@ -62,7 +62,7 @@ def run_both(shown: dict[str, str], **environ: str) -> tuple[str, str]:
     """What the programs print: curl's answer taken out of its JSON, and Python's."""
     commands = (["sh", "-c", shown["curl"]], [sys.executable, "-c", shown["python"]])
     by_curl, by_python = (
-        subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=60)
+        subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=PATIENCE_S)
         for command in commands
     )
     assert by_python.stderr == ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from browsing import SOON, field, open_tab
+from browsing import field, open_tab
 from playwright.sync_api import Page, expect
 from scenes import PHI, Scene
 
@@ -59,14 +59,14 @@ def test_nothing_that_others_wrote_runs_or_fetches(
         open_tab(page, tab)
         page.wait_for_timeout(300)
     open_tab(page, "models")
-    expect(page.locator(f"#model-card-{record.id} h2")).to_contain_text("window.pwned", timeout=SOON)
+    expect(page.locator(f"#model-card-{record.id} h2")).to_contain_text("window.pwned")
     page.locator(f"#delete-btn-{record.id}").click()
     expect(page.locator("#confirm-title")).to_contain_text("<script>")
     page.locator("#confirm-cancel-btn").click()
     scene.manager.load(record.id)
-    expect(page.locator("#status-bar-model")).to_contain_text("<script>", timeout=SOON)
+    expect(page.locator("#status-bar-model")).to_contain_text("<script>")
     page.locator("#system-btn").click()
-    expect(page.locator("#system-drawer [data-part=now]")).to_contain_text("<script>", timeout=SOON)
+    expect(page.locator("#system-drawer [data-part=now]")).to_contain_text("<script>")
     page.keyboard.press("Escape")
 
     open_tab(page, "playground")
@@ -75,7 +75,7 @@ def test_nothing_that_others_wrote_runs_or_fetches(
     )
     field(page, "chat-input").fill(f"Repeat: Hello {bad} {markdown} the end")
     page.locator("#send-btn").click()
-    expect(page.locator("#chat-log [data-testid=bot]").last).to_contain_text("the end", timeout=SOON)
+    expect(page.locator("#chat-log [data-testid=bot]").last).to_contain_text("the end")
     page.wait_for_timeout(500)
     for link in page.locator("#chat-log [data-testid=bot] a").all():
         link.dispatch_event("click")
