@@ -6,6 +6,8 @@ from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from running import PATIENCE_S
+
 from millm.comparison import Measure, measure
 from millm.devices import Device
 from millm.engines.base import WELL, ChatRequest, Completion, Embeddings, EmbedRequest, Health, LoadOptions, RowCount
@@ -55,7 +57,7 @@ class FakeFetcher:
     def plan(self, origin: Origin, token: str | None) -> Plan:
         self.tokens.append(token)
         if self.gate:
-            self.gate.wait(10)
+            self.gate.wait(PATIENCE_S)
         if not origin.repo_id or not origin.repo_id.startswith("acme/"):
             raise RepoNotFound(f"Model not found: '{origin.repo_id}' does not exist on HuggingFace.")
         return Plan(

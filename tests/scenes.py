@@ -194,7 +194,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._serving.wait(30)
+        self._serving.wait(PATIENCE_S)
         self.manager.close(5)
 
     def arrange(
@@ -226,19 +226,20 @@ class Scene:
         if repo == Shop.stuck:
             return
         job = self.manager.job(record.id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
         if repo == QWEN:  # as if it had been quantized
             form = {"quantization": Quantization.Q4, "disk_size_mb": 2610.0, "estimated_memory_mb": 3420.0}
             self.manager._registry.update(record.id, **form)
 
     def _settle(self, order: Callable[[], ModelRecord]) -> None:
         job = self.manager.job(order().id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
 
     def open(self, page: "Page", tab: str = "download") -> None:
         """Loads the page afresh and shows a tab."""
         page.goto(self.url)
         page.locator("#status-live .mi-status").wait_for()
+        page.locator("p.loading").wait_for(state="detached")  # gradio's own, which is there for some moments
         page.locator(f"#tab-{tab}-button").click()
         page.locator(f"#tab-{tab}-button[aria-selected=true]").wait_for()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import make_manager
+from running import PATIENCE_S
 from test_conversion import FakeQuantizer
 
 from millm.comparison import measure
@@ -56,7 +57,7 @@ def manager(tmp_path: Path, fake: FakeMeasure) -> Iterator[Manager]:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(30)
+        job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeFetcher, FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.conversion import COPY, in_part
 from millm.errors import InsufficientDisk, InsufficientMemory
@@ -62,7 +63,7 @@ def manager(tmp_path: Path, quantizer: FakeQuantizer, fetcher: FakeFetcher) -> I
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(30)
+        job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

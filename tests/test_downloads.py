@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeFetcher, make_manager
 from hub import Hub
 from making import CONFIG, FAST, content, make_repo, safetensors
+from running import PATIENCE_S
 from serving import AT_ONCE_S, until
 
 from millm.errors import DownloadFailed, GatedModel, InvalidToken
@@ -65,7 +66,7 @@ def start(manager: Manager, name: str = "one") -> ModelRecord:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(30)
+        job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

@@ -41,7 +41,7 @@ def test_many_readers_on_many_threads_all_read_everything(lane: Lane) -> None:
         reader.start()
     gate.set()
     for reader in readers:
-        reader.join(30)
+        reader.join(PATIENCE_S)
     assert heard == ["".join(f"{number} " for number in range(200))] * 8
     assert job.result() == 200
 
@@ -103,7 +103,7 @@ def test_cancelling_running_work_raises_at_its_next_report_and_runs_its_finally(
             cleaned.set()
 
     job = lane.submit(work)
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     job.cancel()
     with pytest.raises(Cancelled):
         job.result(PATIENCE_S)
@@ -205,6 +205,6 @@ def test_a_closed_lane_takes_nothing_and_does_not_wait_for_it() -> None:
 
 def test_closing_gives_up_on_work_that_does_not_obey() -> None:
     lane, gate = Lane("stubborn"), threading.Event()
-    lane.submit(lambda job: gate.wait(10))
+    lane.submit(lambda job: gate.wait(PATIENCE_S))
     assert lane.close(0.05) is False
     gate.set()

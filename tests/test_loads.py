@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.errors import InvalidLocalPath, InvalidRequest, ModelNotFound, ModelNotLoaded, UnsupportedModel
 from millm.manager import Manager
@@ -29,7 +30,7 @@ def manager(tmp_path: Path, opener: FakeOpener) -> Iterator[Manager]:
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(30)
+        job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

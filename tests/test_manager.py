@@ -490,7 +490,7 @@ def test_questions_to_a_slow_hub_are_bounded(make: Make) -> None:
         time.sleep(0.01)
     gate.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert len(refused) == 4
 
 

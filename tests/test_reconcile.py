@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import CONFIG, make_manager
 from making import content, make_repo, safetensors
+from running import PATIENCE_S
 
 from millm.errors import InvalidLocalPath
 from millm.manager import Manager
@@ -39,7 +40,7 @@ def link(manager: Manager, folder: Path) -> ModelRecord:
 
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from fakes import FakeEngine, FakeOpener
+from running import PATIENCE_S
 
 from millm.engines.base import ChatRequest, Completion, EmbedRequest, LoadOptions, Message
 from millm.errors import LoadFailed, ModelNotLoaded, QueueFull
@@ -56,7 +57,7 @@ def test_requests_and_unloading_never_cross() -> None:
     resident.empty(Job())
     stop.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert broken == []
     assert len(answered) > 20
     assert refused
@@ -90,7 +91,7 @@ def test_too_many_requests_are_refused_and_the_others_answered() -> None:
         assert str(REQUESTS_IN_ALL) in error.message
     else:
         raise AssertionError("the queue has no end")
-    assert {job.result(30).text for job in jobs} == {"a b"}
+    assert {job.result(PATIENCE_S).text for job in jobs} == {"a b"}
     resident.close(1)
 
 

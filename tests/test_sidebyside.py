@@ -39,7 +39,7 @@ def get(manager: Manager, name: str) -> ModelRecord:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
 
 def load(manager: Manager, record: ModelRecord) -> None:

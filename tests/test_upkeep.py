@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_manager
+from running import PATIENCE_S
 
 from millm.errors import InvalidRequest, ModelBusy, ModelNotFound
 from millm.manager import Manager
@@ -27,7 +28,7 @@ def get(manager: Manager, name: str, model_type: ModelType = ModelType.LLM) -> M
 def wait(manager: Manager, record: ModelRecord) -> ModelRecord:
     job = manager.job(record.id)
     if job:
-        job.wait(30)
+        job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 

@@ -72,7 +72,7 @@ def test_from_the_hub_to_an_openai_client_and_back(run_app: Run, hub: Hub, tmp_p
     assert client.ask("GET", "/api/models", 200) == []
     assert not folder.exists()
     assert app.stop() == 0
-    reader.join(30)
+    reader.join(PATIENCE_S)
     names = [name for name, _ in events]
     for kind in ("model:download:complete", "model:load:complete", "model:unload:complete", "model:deleted"):
         assert kind in names
@@ -108,7 +108,7 @@ def chat_like_a_program(app: App, name: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert answers == [text] * 6
     with pytest.raises(openai.NotFoundError):
         program.chat.completions.create(model="other", messages=ask["messages"])
@@ -128,7 +128,7 @@ def test_kill_9_during_a_download_leaves_no_partial_model(run_app: Run, hub: Hub
     while client.ask("GET", f"/api/models/{part['id']}", 200)["downloaded_bytes"] < 18_000_000:
         time.sleep(0.02)
     os.kill(first.process.pid, signal.SIGKILL)
-    first.process.wait(10)
+    first.process.wait(PATIENCE_S)
     assert any((first.cache / ".staging").iterdir())
 
     second = run_app(HF_ENDPOINT=hub.url, cache=first.cache)
@@ -197,7 +197,7 @@ def test_kill_9_while_quantizing_leaves_nothing_half_done(run_app: Run, hub: Hub
         time.sleep(0.02)
     time.sleep(0.5)
     os.kill(first.process.pid, signal.SIGKILL)
-    first.process.wait(10)
+    first.process.wait(PATIENCE_S)
     second = run_app(cache=first.cache, HF_ENDPOINT=hub.url)
     client, fetched = Client(second), len(hub.requests)
     assert client.ask("GET", f"/api/models/{record['id']}", 200)["status"] == "error"

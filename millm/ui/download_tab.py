@@ -34,7 +34,10 @@ class DownloadTab:
 
 def build(manager: "Manager") -> DownloadTab:
     """Builds the tab and wires it."""
-    html(page_head("Download", "Get a model from HuggingFace, a folder, a web address, Ollama or another server."))
+    html(
+        page_head("Download", "Get a model from HuggingFace, a folder, a web address, Ollama or another server."),
+        "download-head",
+    )
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="mi-panel"):
             form = build_form(manager.quantizations)
@@ -43,7 +46,7 @@ def build(manager: "Manager") -> DownloadTab:
             ending = gr.HTML("", apply_default_css=False, js_on_load=ENDING_SCRIPT, elem_id="download-ending")
             running = html(elem_id="downloads")
             catalog = catalog_list.build()
-            html(hints())
+            html(hints(), "download-hints")
     lookups = Lookups(manager)
     answered = [preview, form.preview, form.quantization, form.token, form.token_way, form.trust, form.trust_way]
     _wire_previews(lookups, form, preview, answered)

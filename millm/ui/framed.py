@@ -1,6 +1,7 @@
 """The page itself: with our script, our style sheet and what it shows now in it, and sent as a sixth of its bytes.
 
-gradio would put them there only after it has started, and compresses only what has a file ending.
+gradio would put them there only after it has started, and compresses only what has a file ending. The script stands
+where the body begins: it draws there what is seen until then.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LEVEL = 5  # 3 ms for 190 kB
-END_OF_HEAD, END_OF_BODY = b"</head>", b"</body>"
+END_OF_HEAD, BEGIN_OF_PAGE, END_OF_BODY = b"</head>", b"<gradio-app", b"</body>"
 
 
 class FramedPage:
@@ -35,7 +36,8 @@ class FramedPage:
         """
         self._app, self._present = app, present
         # relative, as gradio's own are: a proxy may serve all of this below a path
-        self._head = f'<script src=".{script}"></script><link rel="preload" as="style" href=".{sheet}">'.encode()
+        self._head = f'<link rel="preload" as="style" href=".{sheet}">'.encode()
+        self._first = f'<script src=".{script}"></script>'.encode()
         self._foot = f'<link rel="stylesheet" href=".{sheet}">'.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +64,7 @@ class FramedPage:
 
     def _framed(self, body: bytes, small: bool) -> bytes:
         begun = filled(body, self._present).replace(END_OF_HEAD, self._head + END_OF_HEAD, 1)
+        begun = begun.replace(BEGIN_OF_PAGE, self._first + BEGIN_OF_PAGE, 1)
         whole = (self._foot + END_OF_BODY).join(begun.rsplit(END_OF_BODY, 1))
         return gzip.compress(whole, LEVEL) if small else whole
 

@@ -66,7 +66,7 @@ class ModelsTab:
 
 def build() -> ModelsTab:
     """Builds the tab's components."""
-    html(page_head("Models", "Load one model at a time. The API serves the loaded one."))
+    html(page_head("Models", "Load one model at a time. The API serves the loaded one."), "models-head")
     with gr.Row(elem_classes="mi-toolbar"):
         search = gr.Textbox(
             "",

@@ -12,14 +12,10 @@
   const dark = () => (chosen || recall('localStorage', THEME) || (system.matches ? 'dark' : 'light')) === 'dark';
   const paint = () => document.body.classList.toggle('dark', dark());
 
-  const begin = () => {
-    paint();
-    // gradio sets the class itself when it starts and when the system's preference changes
-    new MutationObserver(() => { if (document.body.classList.contains('dark') !== dark()) paint(); })
-      .observe(document.body, { attributes: true, attributeFilter: ['class'] });
-  };
-  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', begin);
-  else begin();
+  paint();
+  // gradio sets the class itself when it starts and when the system's preference changes
+  new MutationObserver(() => { if (document.body.classList.contains('dark') !== dark()) paint(); })
+    .observe(document.body, { attributes: true, attributeFilter: ['class'] });
   system.addEventListener('change', paint);
 
   const swapColours = () => {

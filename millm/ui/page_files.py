@@ -11,12 +11,12 @@ HERE = Path(__file__).parent
 SHEETS = (
     *("theme.css", "cards.css", "models.css", "download.css"),
     *("playground.css", "conversations.css", "token_view.css", "compare.css"),
-    *("status_bar.css", "system_drawer.css", "touch.css"),
+    *("status_bar.css", "system_drawer.css", "touch.css", "first.css"),
 )
 SCRIPTS = (  # each uses those before it
     *("connection.js", "page.js", "suggest.js", "download.js"),
     *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
-    *("token_view.js", "compare.js"),
+    *("token_view.js", "compare.js", "first.js"),
 )
 ICONS = {  # element id: icon
     "tab-download-button": "download",

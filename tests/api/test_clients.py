@@ -68,7 +68,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
         yield started
     finally:
         started.process.kill()
-        started.process.wait(10)
+        started.process.wait(PATIENCE_S)
 
 
 @pytest.fixture

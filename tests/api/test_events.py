@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fakes import FakeFetcher, FakeOpener
 from fastapi.testclient import TestClient
+from running import PATIENCE_S
 from serving import AT_ONCE_S, call, load, serving, until
 from starlette.types import ASGIApp
 
@@ -53,7 +54,7 @@ class Watching:
     def end(self) -> Seen:
         """All that was told until the feed was closed."""
         self._feed.close()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
         return self.seen
 
 
@@ -156,7 +157,7 @@ def test_nothing_is_lost_or_doubled_between_the_state_and_what_follows(make: Mak
         def fetch(self, plan: Any, token: Any, folder: Any, report: Any) -> None:
             for step in range(200):
                 if step == 150:
-                    assert subscribed.wait(30)
+                    assert subscribed.wait(PATIENCE_S)
                 report(Event((Stage.DOWNLOADING, Stage.VERIFYING)[step % 2], bytes_done=step))
                 time.sleep(0.0003)
             super().fetch(plan, token, folder, report)

@@ -11,6 +11,7 @@ from fakes import FakeEngine, FakeOpener
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from running import PATIENCE_S
 from serving import load, until
 from starlette.types import ASGIApp
 
@@ -141,7 +142,7 @@ def test_what_is_going_on_is_told_and_then_counted_as_cancelled_or_refused(make:
     for job in jobs:
         job.cancel()
     for job in jobs:
-        assert job.wait(30)
+        assert job.wait(PATIENCE_S)
     time.sleep(FRESH_S)
     found = scrape(client)
     assert found["millm_requests_total{outcome=cancelled}"] == REQUESTS_IN_ALL
@@ -210,7 +211,7 @@ def test_over_real_http_while_others_are_answered(real: tuple[Manager, httpx.Cli
     manager, client = real
     job = manager.chat(ChatRequest((Message("user", "word " * 200),)))
     answers = [client.get("/metrics") for _ in range(20)]
-    assert job.result(30).completion_tokens == 200
+    assert job.result(PATIENCE_S).completion_tokens == 200
     counts = [samples(answer.text)["millm_generated_tokens_total"] for answer in answers]
     assert counts[0] < counts[-1]
     assert counts == sorted(counts)  # a counter never goes back

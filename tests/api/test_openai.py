@@ -250,7 +250,7 @@ def test_an_answer_cut_short_by_an_unload_says_so(make: Make) -> None:
     until(lambda: opener.opened[0].running == 1)
     manager.unload(record.id)
     until(lambda: manager.record(record.id).status is Status.READY)
-    reader.join(30)
+    reader.join(PATIENCE_S)
     assert "unloaded" in frames[-1]["error"]["message"]
     assert chat(client).status_code == 503
 

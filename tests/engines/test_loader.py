@@ -16,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from running import PATIENCE_S
 
 from millm.engines.base import ChatRequest, Engine, LoadOptions, Message, Sampling
 from millm.engines.loader import context_length, half_dtype, open_model, read_headers, stored_dtype
@@ -66,7 +67,7 @@ def test_the_thread_of_a_load_ends_with_it(tiny: Tiny) -> None:
     engine = opened(tiny("llama"), lambda _: threads.add(threading.current_thread()))
     assert threading.current_thread() not in threads
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert not [thread for thread in threads if thread.is_alive()]
     engine.close()
 

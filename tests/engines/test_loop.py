@@ -12,6 +12,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from running import PATIENCE_S
 from serving import until
 from small_networks import Numbers
 
@@ -341,7 +342,7 @@ def test_closing_cancels_what_runs_and_forgets_the_weights(tiny: Callable[..., P
     closer = threading.Thread(target=engine.close)
     company.watch[0] = lambda event: closer.start() if event.tokens == 3 else None
     assert all(isinstance(end, Cancelled) for end in company.run())
-    closer.join(30)
+    closer.join(PATIENCE_S)
     gc.collect()
     assert seen() is None
     with pytest.raises(ModelNotLoaded):

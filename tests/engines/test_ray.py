@@ -52,7 +52,7 @@ def app(cluster: RayCluster, model: Path, tmp_path_factory: pytest.TempPathFacto
     cluster.start()
     yield wait_until_up(app)
     app.process.kill()
-    app.process.wait(10)
+    app.process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -278,5 +278,5 @@ def test_a_ray_of_its_own_ends_with_a_process_that_is_killed(model: Path, tmp_pa
     client.wait(record["id"], "loaded")
     assert replicas_of(processes_with(MARK, str(tmp_path)))
     app.process.send_signal(signal.SIGKILL)
-    app.process.wait(10)
+    app.process.wait(PATIENCE_S)
     until(lambda: not processes_with(MARK, str(tmp_path)))

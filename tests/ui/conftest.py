@@ -7,7 +7,7 @@ import pytest
 from browsing import DESK, is_up, launch, new_context
 from hub import Hub
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
-from running import App, Client, start_app, wait_until_up
+from running import PATIENCE_S, App, Client, start_app, wait_until_up
 from scenes import Scene
 from serving import until
 from states import STATES
@@ -45,7 +45,7 @@ def running(repos: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     app = start_app(folder / "cache", folder / "log", HF_ENDPOINT=repos.url)
     yield wait_until_up(app)
     app.process.kill()
-    app.process.wait(10)
+    app.process.wait(PATIENCE_S)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import make_manager
+from running import PATIENCE_S
 
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Source
@@ -28,7 +29,7 @@ def ready(manager: Manager, name: str, **origin: Any) -> ModelRecord:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeEngine, FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.engines.base import ChatRequest, Completion, LoadOptions, Message
 from millm.errors import InvalidRequest, ModelNotLoaded
@@ -28,10 +29,10 @@ def asked(text: str) -> History:
 def load_tiny(manager: Manager) -> None:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     manager.load(record.id)
     loading = manager.job(record.id)
-    assert loading is None or loading.wait(30)
+    assert loading is None or loading.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_a_page_that_goes_away_cancels_its_answer(manager: Manager) -> None:
     following = answers.follow("page", job)
     next(following)
     following.close()
-    assert job.wait(30)
+    assert job.wait(PATIENCE_S)
     assert job.cancelling
     answers.begin("page", asked("next"), CONTROLS).cancel()  # the page is free again
 
@@ -197,7 +198,7 @@ def test_asking_twice_at_the_same_moment_gives_one_answer(manager: Manager) -> N
 
     lane = Lane("askers", 8)
     for job in [lane.submit(ask) for _ in range(8)]:
-        job.result(30)
+        job.result(PATIENCE_S)
     assert (len(begun), len(refused)) == (1, 7)
     texts = [progress.text for progress in answers.follow("page", begun[0])]
     assert texts[-1] == LONG

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.engines.base import Sampling
 from millm.manager import Manager
@@ -27,7 +28,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     for name in ("one", "two"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
     yield manager
     manager.close(1)
 
@@ -49,7 +50,7 @@ def filled(manager: Manager) -> tuple[object, ...]:
 def ended(manager: Manager) -> None:
     job = manager.side_by_side._job
     assert job
-    assert job.wait(30)
+    assert job.wait(PATIENCE_S)
 
 
 def test_the_form_sends_what_it_says_and_keeps_it(manager: Manager) -> None:
@@ -77,7 +78,7 @@ def test_a_new_page_starts_from_the_loaded_model_and_another(tmp_path: Path, man
     assert record
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     assert filled(manager) == ("", "", "one", *PLAIN, "two", *PLAIN)
     bare = make_manager(tmp_path / "bare")
     assert filled(bare) == ("", "", None, *PLAIN, None, *PLAIN)
@@ -94,7 +95,7 @@ def test_choices_follow_the_manager_and_so_does_the_stamp(manager: Manager) -> N
     assert record
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     assert compare.stamp(manager) != before
     assert compare.draw(manager)[2] != loaded
     assert "This unloads one while it runs" in compare.warn_of(manager, "one", "two")

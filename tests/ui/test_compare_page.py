@@ -8,6 +8,7 @@ import pytest
 import uvicorn
 from browsing import DESK, PHONE, new_context
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm import ui
 from millm.api import GuardPolicy, create_app
@@ -32,10 +33,10 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     for name in ("two", "one"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     yield manager
     manager.close(2)
 
@@ -50,7 +51,7 @@ def address(manager: Manager) -> Iterator[str]:
         time.sleep(0.01)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
-    serving.wait(30)
+    serving.wait(PATIENCE_S)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.manager import Manager
 from millm.records import Source, Status
@@ -29,7 +30,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3))
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     yield manager
     manager.close(1)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeFetcher, make_manager
+from running import PATIENCE_S
 
 from millm.errors import DownloadFailed
 from millm.manager import Manager
@@ -19,7 +20,7 @@ def begin(manager: Manager, name: str) -> ModelRecord:
 
 def finish(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
 
 def test_the_running_download_comes_first_and_alone_has_the_ids(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Source
@@ -20,7 +21,7 @@ from millm.ui.drawer import build, draw_room, draw_sheet, save_settings  # noqa:
 
 def settle(manager: Manager, record: ModelRecord) -> None:
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
 
 def add(manager: Manager, name: str, **origin: Any) -> ModelRecord:

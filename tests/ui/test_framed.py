@@ -33,11 +33,12 @@ def test_the_page_is_compressed_for_those_who_take_it(client: TestClient) -> Non
 def test_our_files_come_before_gradio_starts_and_are_kept_by_the_browser(client: TestClient) -> None:
     for encoding in ("gzip", "identity"):
         page = client.get("/", headers={"accept-encoding": encoding}).text
-        head, body = page.split("</head>")
-        files = re.findall(r"/page/[0-9a-f]{16}\.(?:css|js)", head)
-        assert [path.rsplit(".")[-1] for path in files] == ["js", "css"]
-        assert f'<link rel="stylesheet" href=".{files[1]}"></body>' in body, "behind those of gradio"
-        for path, text in zip(files, (script(), style()), strict=True):
+        ours, body = page.split("<gradio-app")
+        files = re.findall(r"/page/[0-9a-f]{16}\.(?:css|js)", ours)
+        assert [path.rsplit(".")[-1] for path in files] == ["css", "js"]
+        assert ours.endswith(f'<script src=".{files[1]}"></script>'), "it draws what is seen before gradio is there"
+        assert f'<link rel="stylesheet" href=".{files[0]}"></body>' in body, "behind those of gradio"
+        for path, text in zip(files, (style(), script()), strict=True):
             answer = client.get(path, headers={"accept-encoding": encoding})
             assert answer.text == text
             assert "immutable" in answer.headers["cache-control"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_manager
+from running import PATIENCE_S
 
 from millm.manager import Manager
 from millm.records import Source
@@ -50,7 +51,7 @@ def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
     *_, stamp = live.draw(*ALL)
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     drawn = live.poll(*ALL, stamp)
     assert "acme/tiny" in drawn[3]
     assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import CONFIG, FakeFetcher, make_manager
+from running import PATIENCE_S
 from serving import AT_ONCE_S
 
 from millm.errors import GatedModel
@@ -141,7 +142,7 @@ def test_leaving_the_page_does_not_stop_the_download(tmp_path: Path) -> None:
     told.close()
     record = manager.records()[0]
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     assert manager.record(record.id).status == "ready"
     manager.close(1)
 

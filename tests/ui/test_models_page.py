@@ -72,14 +72,14 @@ def show(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 def add(manager: Manager, name: str) -> ModelRecord:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     return manager.record(record.id)
 
 
 def load(manager: Manager, record: ModelRecord) -> None:
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
 
 def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[..., Page], url: str) -> None:
@@ -218,7 +218,7 @@ def test_too_little_memory_is_shown_before_it_is_forced(
 
     def slow(model_id: int, **how: Any) -> Any:
         asked.append(model_id)
-        weighed.wait(30)
+        weighed.wait(PATIENCE_S)
         return begin(model_id, **how)
 
     monkeypatch.setattr(manager, "load", slow)

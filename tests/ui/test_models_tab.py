@@ -30,7 +30,7 @@ def until(condition: Callable[[], object]) -> None:
 def add(manager: Manager, name: str, **origin: Any) -> ModelRecord:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}", **origin))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     return record
 
 
@@ -58,7 +58,7 @@ def test_filters_by_search_status_and_type(manager: Manager) -> None:
     add(manager, "song", model_type=ModelType.MUSIC)
     manager.load(loaded.id)
     job = manager.job(loaded.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
 
     def shown(filters: Filters) -> list[str]:
         html = draw_cards(manager, filters)
@@ -94,7 +94,7 @@ def test_the_loaded_model_says_that_it_makes_room(tmp_path: Path) -> None:
     old, new = add(manager, "old"), add(manager, "new")
     manager.load(old.id)
     job = manager.job(old.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     answer = manager.chat(ChatRequest((Message("user", "a long story of many words"),)))
     manager.load(new.id)
     until(lambda: "Makes room for new. 1 request still being answered." in draw_cards(manager, Filters()))
@@ -117,7 +117,7 @@ def test_a_load_that_failed_is_explained_on_its_card(manager: Manager) -> None:
     record = add(manager, "broken")
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     html = draw_cards(manager, Filters())
     assert "Out of memory loading model." in html
     assert f"load-btn-{record.id}" in html

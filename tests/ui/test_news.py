@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeFetcher, make_manager
+from running import PATIENCE_S
 
 from millm.errors import DownloadFailed
 from millm.manager import Manager
@@ -26,7 +27,7 @@ ALL = ("", "All", "All types")
 def bring(manager: Manager, name: str) -> ModelRecord:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     return record
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_manager
+from running import PATIENCE_S
 
 from millm.manager import Manager
 from millm.records import ModelType, Source
@@ -30,11 +31,11 @@ def loaded(manager: Manager, model_type: ModelType) -> str:
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     for _ in range(2):
         job = manager.job(record.id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
     manager.update(record.id, model_type=model_type)
     manager.load(record.id)
     job = manager.job(record.id)
-    assert job is None or job.wait(30)
+    assert job is None or job.wait(PATIENCE_S)
     return draw_notice(manager)
 
 
@@ -55,7 +56,7 @@ def test_models_on_disk_are_one_click_away_and_others_are_not_offered(manager: M
     for name in ("one", "two", "three", "four", "voice"):
         record = manager.download(Origin(Source.HUGGINGFACE, repo_id=f"acme/{name}"))
         job = manager.job(record.id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
         if name == "voice":
             manager.update(record.id, model_type=ModelType.TTS)
     notice = draw_notice(manager)

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from browsing import field, open_tab
 from playwright.sync_api import Page, expect
+from running import PATIENCE_S
 from scenes import PHI, Scene
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ def stranger() -> Iterator[HTTPServer]:
     thread.start()
     yield server
     server.shutdown()
-    thread.join(30)
+    thread.join(PATIENCE_S)
     server.server_close()
 
 

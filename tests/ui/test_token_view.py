@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes import FakeOpener, make_manager
+from running import PATIENCE_S
 
 from millm.events import Chance
 from millm.records import Source
@@ -97,7 +98,7 @@ def test_probabilities_are_asked_for_only_where_the_person_wants_them(tmp_path: 
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     for order in (lambda: record, lambda: manager.load(record.id)):
         job = manager.job(order().id)
-        assert job is None or job.wait(30)
+        assert job is None or job.wait(PATIENCE_S)
     answers, said = Answers(manager), [{"role": "user", "content": "a b c d e f g h"}]
     for wanted, count in ((True, 8), (False, 0)):
         controls = replace(PLAIN, chances=wanted)

@@ -68,7 +68,7 @@ def test_a_page_waits_for_its_server_and_goes_on(run_app: Run, open_page: Open, 
         each.evaluate("window.marked = true")
         expect(each.locator("#away")).to_be_hidden()
     app.process.kill()
-    app.process.wait(10)
+    app.process.wait(PATIENCE_S)
     for each in page, other:
         expect(each.locator("#away")).to_be_visible()
         expect(each.locator("#away")).to_contain_text("does not answer")
