@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import httpx  # noqa: E402
 import psutil  # noqa: E402
-from browsing import DESK, FLAGS, chromium  # noqa: E402
+from browsing import DESK, launch  # noqa: E402
 from hub import Hub  # noqa: E402
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_playwright  # noqa: E402
 from running import App, free_port, start_app, wait_until_up  # noqa: E402
@@ -237,7 +237,7 @@ def streaming(browser: Browser, url: str, seconds: float) -> None:
         long = page.evaluate("window.long.splice(0)")
         print(
             f"streaming, {part} {seconds:.0f} s: main thread {100 * share:.0f} %, {len(long)} tasks over 50 ms"
-            f"{f' (longest {max(long):.0f} ms)' if long else ''}; {told[0]} tok/s, {told[1]} tokens so far"
+            f"{f' (longest {max(long):.0f} ms)' if long else ''}; {told[0]} tok/s, {told[2]} tokens so far"
         )
     page.locator("#stop-btn").click()
     page.close()
@@ -279,7 +279,7 @@ def main() -> None:
         folder = Path(name)
         fill(folder / "cache")
         build("llama", folder / "repos" / "acme" / "bigger", size="bigger")
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS.split())
+        browser = launch(playwright)
         with Hub(folder / "repos") as hub:
             hub.fault("cdn", "*", throttle=20_000)
             app = wait_until_up(start_app(folder / "cache", folder / "log", HF_ENDPOINT=hub.url, LOG_LEVEL="WARNING"))

@@ -12,11 +12,12 @@ from millm.ui.icons import icon
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.views import StorageState
 
 COMING = (Status.DOWNLOADING, Status.QUEUED)
 
 
-def draw_downloads(manager: "Manager") -> str:
+def draw_downloads(manager: "Manager", storage: "StorageState") -> str:
     """Every running and waiting download, the running one first, then those that failed; "" where there is none."""
     order = [state.model_id for state in manager.jobs()]
     records = manager.records()
@@ -24,8 +25,7 @@ def draw_downloads(manager: "Manager") -> str:
     coming.sort(key=lambda record: order.index(record.id) if record.id in order else -1)
     rows = [_row(manager, record, before) for before, record in enumerate(coming)]
     failed = [record for record in records if record.status is Status.ERROR]
-    frees = manager.storage().models if failed else {}
-    stopped = [_stopped(record, frees.get(record.id, 0)) for record in failed]
+    stopped = [_stopped(record, storage.models.get(record.id, 0)) for record in failed]
     return _section("In progress", rows) + _section("Did not arrive", stopped)
 
 

@@ -125,12 +125,17 @@ class Lookups:
             said = refused(found) + problem_mark(found, Source(asked.source), asked=True) if found else ""
             yield said, UNCHANGED, UNCHANGED, gr.Button(interactive=True)
             return
-        yield "", draw_downloads(self._manager), "", gr.Button(interactive=True)
+        yield "", draw_downloads(self._manager, self._manager.storage()), "", gr.Button(interactive=True)
         coming = self._manager.job(found.id)
         if coming is not None:
             for drawn in self._progress(coming):
                 yield UNCHANGED, drawn, UNCHANGED, UNCHANGED
-        yield draw_ending(self._manager, found), draw_downloads(self._manager), UNCHANGED, UNCHANGED
+        yield (
+            draw_ending(self._manager, found),
+            draw_downloads(self._manager, self._manager.storage()),
+            UNCHANGED,
+            UNCHANGED,
+        )
 
     def _look(self, page: str, asked: Asked, pressed: bool) -> Iterator[tuple[Any, ...]]:
         yield Answer(looking(asked.title), gr.Button(interactive=False))
@@ -212,7 +217,7 @@ class Lookups:
         for event in job.events():
             if event is None or time.monotonic() - drawn_at >= REDRAW_S:
                 drawn_at = time.monotonic()
-                yield draw_downloads(self._manager)
+                yield draw_downloads(self._manager, self._manager.storage())
 
 
 def _opened(needed: bool) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from millm.ui.wiring import html
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.views import StorageState
 
 ALL = "All"
 STATUSES = {
@@ -112,25 +113,24 @@ def build() -> ModelsTab:
     return ModelsTab((search, status, kind, order), storage, cards)
 
 
-def draw_storage(manager: "Manager", filters: Filters) -> str:
+def draw_storage(manager: "Manager", filters: Filters, storage: "StorageState") -> str:
     """How many models there are and where the disk goes."""
-    picture = storage_picture(manager.storage(), manager.records(), len(chosen(manager, filters)))
+    picture = storage_picture(storage, manager.records(), len(chosen(manager, filters)))
     return picture + (_guide() if manager.lacks_guide else "")
 
 
-def draw_cards(manager: "Manager", filters: Filters) -> str:
+def draw_cards(manager: "Manager", filters: Filters, storage: "StorageState") -> str:
     """Every model that the filters let through, in the order that is asked for."""
     problems = "".join(note(sentence) for sentence in manager.system().problems)
     shown = chosen(manager, filters)
     if not shown:
         return problems + _nothing(bool(manager.records()))
-    frees = manager.storage().models
     leaving = _leaving(manager)
     cards = (
         card(
             record,
             newest_event(manager, record),
-            frees.get(record.id, 0),
+            storage.models.get(record.id, 0),
             leaving.get(record.id, ""),
             record.status is Status.LOADED and manager.outdated(record.id),
         )

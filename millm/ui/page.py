@@ -96,7 +96,8 @@ class Live:
     def filter(self, *filters: str) -> tuple[str, str]:
         """Storage and the cards that the filters let through."""
         wanted = Filters(*filters)
-        return models_tab.draw_storage(self._manager, wanted), models_tab.draw_cards(self._manager, wanted)
+        told = (self._manager, wanted, self._manager.storage())
+        return models_tab.draw_storage(*told), models_tab.draw_cards(*told)
 
     def act(self, event: gr.EventData, *shown: str) -> Iterator[tuple[Any, ...]]:
         """Carries out what a button asked, and draws what came of it; tells how a check of files ended."""
@@ -124,10 +125,11 @@ class Live:
         return status_bar.draw(self._manager)
 
     def _parts(self, filters: Filters) -> tuple[str, ...]:
+        storage = self._manager.storage()  # looks at every file
         return (
-            draw_downloads(self._manager),
-            models_tab.draw_storage(self._manager, filters),
-            models_tab.draw_cards(self._manager, filters),
+            draw_downloads(self._manager, storage),
+            models_tab.draw_storage(self._manager, filters, storage),
+            models_tab.draw_cards(self._manager, filters, storage),
             draw_notice(self._manager),
         )
 

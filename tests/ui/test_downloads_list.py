@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from fakes import FakeFetcher, make_manager
 from running import PATIENCE_S
 
@@ -11,7 +10,6 @@ from millm.manager import Manager
 from millm.records import ModelRecord, ModelType, Source
 from millm.sources.base import Origin
 from millm.ui.downloads_list import draw_downloads, draw_ending
-from millm.views import StorageState
 
 
 def begin(manager: Manager, name: str) -> ModelRecord:
@@ -25,20 +23,20 @@ def finish(manager: Manager, record: ModelRecord) -> None:
 
 def test_the_running_download_comes_first_and_alone_has_the_ids(tmp_path: Path) -> None:
     manager = make_manager(tmp_path, FakeFetcher(chunks=100, pause_s=0.02))
-    assert draw_downloads(manager) == ""
+    assert draw_downloads(manager, manager.storage()) == ""
     begin(manager, "first")
     second = begin(manager, "second")
-    html = draw_downloads(manager)
+    html = draw_downloads(manager, manager.storage())
     assert html.count('id="download-progress"') == html.count('id="cancel-btn"') == 1
     assert html.index("first") < html.index('id="download-progress"') < html.index("second")
     assert html.count('data-act="cancel"') == 2
     assert "Waiting for its turn" in html
     third = begin(manager, "third")
-    html = draw_downloads(manager)
+    html = draw_downloads(manager, manager.storage())
     assert html.index("Next in line.") < html.index("third") < html.index("2 downloads before it.")
     manager.cancel(third.id)
     manager.cancel(second.id)
-    assert "second" not in draw_downloads(manager)
+    assert "second" not in draw_downloads(manager, manager.storage())
     manager.close(2)
 
 
@@ -69,31 +67,13 @@ def test_a_failed_download_stays_in_the_list_with_what_retry_has_to_bring(tmp_pa
     record = begin(manager, "tiny")
     finish(manager, record)
     assert draw_ending(manager, record) == "", "it stands in the list, on every page and after a reload"
-    html = draw_downloads(manager)
+    html = draw_downloads(manager, manager.storage())
     assert "Did not arrive" in html
     assert sentence in html
     assert f'data-act="retry" data-model="{record.id}"' in html
     assert f'data-act="delete" data-model="{record.id}"' in html
     assert ' id="' not in html  # the card in the models tab has the ids
     assert "resumes" not in html
-    manager.close(1)
-
-
-def test_however_many_failed_the_disk_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = make_manager(tmp_path, FakeFetcher(fail_with=DownloadFailed("No.")))
-    for name in ("one", "two", "three"):
-        finish(manager, begin(manager, name))
-    looks: list[StorageState] = []
-
-    def storage() -> StorageState:
-        looks.append(StorageState(0, 0, 0, {}, {2: 3_000_000}, {}, {}))
-        return looks[0]
-
-    monkeypatch.setattr(manager, "storage", storage)
-    html = draw_downloads(manager)
-    assert len(looks) == 1
-    assert html.count('data-act="delete"') == 3
-    assert html.count("This frees 3 MB") == 1
     manager.close(1)
 
 
@@ -105,7 +85,7 @@ def test_a_retry_queues_behind_what_came_before_it(tmp_path: Path) -> None:
     fetcher.fail_with, fetcher.chunks, fetcher.pause_s = None, 100, 0.02
     begin(manager, "newer")
     manager.retry(failed.id)
-    html = draw_downloads(manager)
+    html = draw_downloads(manager, manager.storage())
     assert html.index("newer") < html.index("older")
     assert "Did not arrive" not in html
     manager.close(2)

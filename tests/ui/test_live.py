@@ -14,6 +14,7 @@ from millm.records import Source
 from millm.sources.base import Origin
 from millm.ui import build_ui
 from millm.ui.gradio_import import import_gradio
+from millm.views import StorageState
 
 import_gradio()
 
@@ -55,6 +56,23 @@ def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
     drawn = live.poll(*ALL, stamp)
     assert "acme/tiny" in drawn[3]
     assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE
+
+
+def test_all_that_is_drawn_comes_from_one_look_at_the_disk(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(PATIENCE_S)
+    looks: list[StorageState] = []
+
+    def storage() -> StorageState:
+        looks.append(StorageState(3_000_000, 0, 0, {}, {record.id: 3_000_000}, {}, {}))
+        return looks[-1]
+
+    monkeypatch.setattr(manager, "storage", storage)
+    drawn = Live(manager).draw(*ALL)
+    assert len(looks) == 1
+    assert "3 MB" in drawn[2]
+    assert "This frees 3 MB" in drawn[3]
 
 
 def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None:

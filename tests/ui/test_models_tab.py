@@ -42,14 +42,14 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def test_no_models_lead_to_the_download_tab(manager: Manager) -> None:
-    assert 'data-tab="download"' in draw_cards(manager, Filters())
-    assert "0 models" in draw_storage(manager, Filters())
+    assert 'data-tab="download"' in draw_cards(manager, Filters(), manager.storage())
+    assert "0 models" in draw_storage(manager, Filters(), manager.storage())
 
 
 def test_the_newest_is_first(manager: Manager) -> None:
     add(manager, "old")
     add(manager, "new")
-    html = draw_cards(manager, Filters())
+    html = draw_cards(manager, Filters(), manager.storage())
     assert html.index("acme/new") < html.index("acme/old")
 
 
@@ -61,7 +61,7 @@ def test_filters_by_search_status_and_type(manager: Manager) -> None:
     assert job is None or job.wait(PATIENCE_S)
 
     def shown(filters: Filters) -> list[str]:
-        html = draw_cards(manager, filters)
+        html = draw_cards(manager, filters, manager.storage())
         return [name for name in ("chatty", "song") if f"acme/{name}" in html]
 
     assert shown(Filters()) == ["chatty", "song"]
@@ -71,8 +71,8 @@ def test_filters_by_search_status_and_type(manager: Manager) -> None:
     assert shown(Filters(status="Error")) == []
     assert shown(Filters(model_type="Music")) == ["song"]
     assert shown(Filters(status="nonsense", model_type="nonsense")) == ["chatty", "song"]
-    assert "1 of 2 models" in draw_storage(manager, Filters(status="Loaded"))
-    assert "No model matches" in draw_cards(manager, Filters(search="nothing like this"))
+    assert "1 of 2 models" in draw_storage(manager, Filters(status="Loaded"), manager.storage())
+    assert "No model matches" in draw_cards(manager, Filters(search="nothing like this"), manager.storage())
 
 
 def test_the_order_is_as_asked(manager: Manager) -> None:
@@ -97,20 +97,24 @@ def test_the_loaded_model_says_that_it_makes_room(tmp_path: Path) -> None:
     assert job is None or job.wait(PATIENCE_S)
     answer = manager.chat(ChatRequest((Message("user", "a long story of many words"),)))
     manager.load(new.id)
-    until(lambda: "Makes room for new. 1 request still being answered." in draw_cards(manager, Filters()))
-    assert "Waiting for 1 pending requests to complete..." in draw_cards(manager, Filters())
+    until(
+        lambda: (
+            "Makes room for new. 1 request still being answered." in draw_cards(manager, Filters(), manager.storage())
+        )
+    )
+    assert "Waiting for 1 pending requests to complete..." in draw_cards(manager, Filters(), manager.storage())
     manager.cancel(new.id)
-    assert "Makes room" not in draw_cards(manager, Filters())
+    assert "Makes room" not in draw_cards(manager, Filters(), manager.storage())
     answer.cancel()
     manager.close(1)
 
 
 def test_the_disk_is_told_by_type_where_there_is_more_than_one(manager: Manager) -> None:
     add(manager, "chatty")
-    assert "Language" not in draw_storage(manager, Filters())
+    assert "Language" not in draw_storage(manager, Filters(), manager.storage())
     add(manager, "song", model_type=ModelType.MUSIC)
-    assert "<span>Language " in draw_storage(manager, Filters())
-    assert " · Music " in draw_storage(manager, Filters())
+    assert "<span>Language " in draw_storage(manager, Filters(), manager.storage())
+    assert " · Music " in draw_storage(manager, Filters(), manager.storage())
 
 
 def test_a_load_that_failed_is_explained_on_its_card(manager: Manager) -> None:
@@ -118,11 +122,11 @@ def test_a_load_that_failed_is_explained_on_its_card(manager: Manager) -> None:
     manager.load(record.id)
     job = manager.job(record.id)
     assert job is None or job.wait(PATIENCE_S)
-    html = draw_cards(manager, Filters())
+    html = draw_cards(manager, Filters(), manager.storage())
     assert "Out of memory loading model." in html
     assert f"load-btn-{record.id}" in html
 
 
 def test_what_went_wrong_at_start_is_shown(manager: Manager) -> None:
     manager.auto_load("nobody")
-    assert "there is no model called &#x27;nobody&#x27;" in draw_cards(manager, Filters())
+    assert "there is no model called &#x27;nobody&#x27;" in draw_cards(manager, Filters(), manager.storage())
