@@ -97,7 +97,9 @@ class TwoWayNF4:
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the plain layer, but for rounding."""
-        if x.numel() < MANY * x.shape[-1]:
+        # Without a unit for bfloat16 bitsandbytes makes them bfloat16 too, and multiplies slower with them.
+        many = matmul.ALONE + 1 if matmul.lacks_bfloat16() else MANY
+        if x.numel() < many * x.shape[-1]:
             return super().forward(x)  # type: ignore[misc]
         import bitsandbytes
 

@@ -127,8 +127,9 @@ def context_length(record: ModelRecord, options: LoadOptions, config: Any) -> in
 def half_dtype(stored: torch.dtype, device: str) -> torch.dtype:
     """The number format of `FP16` for a checkpoint stored as `stored` on a device ("cpu" or "cuda")."""
     if device == "cpu":
-        fast = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-        return torch.bfloat16 if fast and fast() else torch.float32
+        vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")  # `matmul` does without units for it
+        fast = vectors or getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)()
+        return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if stored == torch.bfloat16 and torch.cuda.is_bf16_supported() else torch.float16
 
 

@@ -345,10 +345,12 @@ def test_the_format_of_the_checkpoint_is_read_from_its_files(tiny: Tiny, dtype: 
     assert stored_dtype(transformers.GPT2Config(), {}) == torch.float32
 
 
-def test_half_precision_is_the_fastest_of_its_device() -> None:
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    for stored in (torch.bfloat16, torch.float16, torch.float32):
-        assert half_dtype(stored, "cpu") == (torch.bfloat16 if fast else torch.float32)
+def test_half_precision_is_what_its_device_computes_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = torch.ops.mkldnn._is_mkldnn_bf16_supported
+    for capability, fast in (("AVX2", True), ("AVX512", True), ("DEFAULT", units()), ("SVE256", units())):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda told=capability: told)
+        for stored in (torch.bfloat16, torch.float16, torch.float32):
+            assert half_dtype(stored, "cpu") == (torch.bfloat16 if fast else torch.float32)
     assert half_dtype(torch.float16, "cuda") == torch.float16
     assert half_dtype(torch.float32, "cuda") == torch.float16
 
