@@ -28,8 +28,8 @@ def launch(playwright: Playwright) -> Browser:
 
 
 def new_context(browser: Browser, size: Any = None, **options: Any) -> BrowserContext:
-    """A profile of its own, in which all that is waited for may take long."""
-    context = browser.new_context(viewport=size or DESK, **options)
+    """A profile of its own, in which all that is waited for may take long, and nothing moves: that takes a core."""
+    context = browser.new_context(**{"viewport": size or DESK, "reduced_motion": "reduce", **options})
     context.set_default_timeout(SOON)
     return context
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,19 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 HERE = Path(__file__).parent
 # Files of few tests that take long; at the end one of them would run alone.
 FIRST = ("ui/", "engines/test_ray.py", "test_way.py", "test_crash.py", "test_token.py")
+SLOW_AS_A_WHOLE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast part does not even import files of which all is slow: torch alone takes seconds, in each process."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return bool(SLOW_AS_A_WHOLE.search(collection_path.read_text())) or None
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Fast tests mostly wait for each other; of the others one keeps a core busy."""
+    return 3 if config.getoption("markexpr") == "not slow" else 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,8 @@ from torch.nn import functional
 from millm.engines import matmul
 from millm.engines.matmul import Multiply, Way, fastest, linear
 
+pytestmark = pytest.mark.slow
+
 FAST = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
 WAYS = [
     matmul.plain,
@@ -102,7 +104,6 @@ def test_as_many_weights_are_timed_as_no_cache_holds(monkeypatch: pytest.MonkeyP
     assert timed == [3], "what fits into caches says little"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif("avx2" not in torch.backends.cpu.get_cpu_capability().lower() and not FAST, reason="not an x86")
 def test_a_processor_without_bfloat16_is_known_by_measuring() -> None:
     program = "from millm.engines.matmul import lacks_bfloat16; print(lacks_bfloat16())"

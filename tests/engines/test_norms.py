@@ -15,6 +15,8 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNorm
 from millm.engines import norms
 from millm.engines.norms import FastNorm, quicken_norms
 
+pytestmark = pytest.mark.slow
+
 SIZE = 96
 PLAIN = {"llama": LlamaRMSNorm, "gemma": GemmaRMSNorm, "qwen3 next": Qwen3NextRMSNorm}
 
@@ -92,7 +94,6 @@ def test_one_whose_epsilon_is_another_than_it_seems_stays_as_it_is(monkeypatch: 
     assert torch.equal(fast(x), plain(x))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gemma", "qwen3"])
 def test_all_of_a_network_are_swapped(tiny: Callable[..., Path], kind: str) -> None:
     network = load(tiny(kind), "FP16")
