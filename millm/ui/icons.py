@@ -35,20 +35,17 @@ SHAPES = {
     "shield": '<path d="M12 3 5 6v5.5c0 4.3 2.9 8 7 9.5 4.1-1.5 7-5.2 7-9.5V6z"/><path d="m9 12 2.2 2.2L15.2 10"/>',
 }
 
-STROKE = 'fill="none" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round"'
-
 
 def icon(name: str, pixels: int = 18) -> str:
-    """An SVG element in the colour of the text around it, hidden from screen readers."""
-    return (
-        f'<svg class="mi-icon" width="{pixels}" height="{pixels}" viewBox="0 0 24 24" stroke="currentColor" '
-        f'{STROKE} aria-hidden="true">{SHAPES[name]}</svg>'
-    )
+    """An SVG element, hidden from screen readers. theme.css draws it in the colour of the text around it."""
+    box = f'width="{pixels}" height="{pixels}" viewBox="0 0 24 24"'
+    return f'<svg class="mi-icon" {box} aria-hidden="true">{SHAPES[name]}</svg>'
 
 
 def mask(name: str) -> str:
     """The same drawing as a CSS `url(...)` for `mask`."""
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" stroke="black" {STROKE}>{SHAPES[name]}</svg>'
+    stroke = 'fill="none" stroke="black" stroke-width="1.75" stroke-linecap="round" stroke-linejoin="round"'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" {stroke}>{SHAPES[name]}</svg>'
     for letter, escaped in (('"', "'"), ("#", "%23"), ("<", "%3C"), (">", "%3E")):
         svg = svg.replace(letter, escaped)
     return f'url("data:image/svg+xml,{svg}")'

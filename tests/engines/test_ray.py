@@ -195,26 +195,34 @@ def test_streams_that_are_left_end_in_the_replicas(app: App, cluster: RayCluster
             await asyncio.gather(*streams, return_exceptions=True)
 
     asyncio.run(leave())
-    until(lambda: not busy(), 10)  # all of them would take much longer
+    until(lambda: not busy(), 30)  # all of them would take much longer
 
 
 def test_a_killed_replica_ends_no_stream_in_silence(
     app: App, client: Client, cluster: RayCluster, record: dict[str, Any]
 ) -> None:
+    for _ in range(5):
+        until(lambda: both_run(client))
+        endings = endings_around_a_kill(app, client, replicas_of(cluster.processes())[0])
+        assert set(endings) <= {"length", "remote_unavailable"}, endings
+        assert endings["length"] >= 1, "the streams of the other replica go on"
+        if endings["remote_unavailable"]:
+            break  # else all of its streams had ended, and were only still being read here
+    else:
+        pytest.fail("no stream was under way in the replica that was killed")
     until(lambda: both_run(client))
-    victim = replicas_of(cluster.processes())[0]
+
+
+def endings_around_a_kill(app: App, client: Client, victim: psutil.Process) -> Counter[str]:
+    """How 32 streams end, some of which are under way in a replica that is killed; a new request is answered."""
 
     def kill_one(begun: Counter[str]) -> None:
-        until(lambda: len(begun) >= 16)  # on a busy machine the first may end before the last begin
+        until(lambda: len(begun) >= 8)
         victim.kill()
         fresh = client.http.post("/v1/chat/completions", json=body("Hello!", 8), timeout=PATIENCE_S)
         assert fresh.status_code == 200, fresh.text
 
-    answers = asyncio.run(many(app, 32, 1400, kill_one))
-    endings = Counter(answer["ending"] for answer in answers)
-    assert set(endings) == {"length", "remote_unavailable"}, endings
-    assert endings["length"] >= 8, "the streams of the other replica go on"
-    until(lambda: both_run(client))
+    return Counter(answer["ending"] for answer in asyncio.run(many(app, 32, 1400, kill_one)))
 
 
 def test_a_head_that_went_away_is_said_and_survived(
