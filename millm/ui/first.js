@@ -22,7 +22,7 @@
     <div class="row" id="status-bar">${put('status-live', 'status-address')}</div></div>`;
 
   const link = (href) => Object.assign(document.createElement('link'), { rel: 'stylesheet', href });
-  const seen = (selector) => document.querySelector(selector)?.checkVisibility();
+  const seen = (selector) => document.querySelector(selector)?.getClientRects().length;
 
   // gradio asks for the sheet with the fonts once it runs, unless it is there
   document.head.append(link(new URL(`theme.css?v=${look}`, document.baseURI).href));

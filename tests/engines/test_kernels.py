@@ -123,6 +123,22 @@ def test_4_bit_layers_give_one_answer_in_two_ways(
         assert off(logits(plain, count), logits(swift, count)) < 0.05
 
 
+@on_a_fast_cpu
+@pytest.mark.parametrize(("lacks", "own"), [(True, [3, 24]), (False, [24])], ids=["float32", "bfloat16"])
+def test_4_bit_weights_are_made_bfloat16_from_fewer_rows_on_where_the_cpu_lacks_it(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, lacks: bool, own: list[int]
+) -> None:
+    swift = load(tiny("llama"), "Q4")
+    quicken(swift, mapped=False)
+    monkeypatch.setattr(matmul, "lacks_bfloat16", lambda: lacks)
+    layer, seen, linear = swift.model.layers[0].mlp.up_proj, list[int](), matmul.linear
+    monkeypatch.setattr(matmul, "linear", lambda x, *rest: seen.append(len(x)) or linear(x, *rest))
+    with torch.inference_mode():
+        for rows in (1, 2, 3, 24):
+            layer(torch.ones(rows, layer.in_features, dtype=torch.bfloat16))
+    assert seen == own
+
+
 def test_an_operator_that_computes_something_else_is_left_out(
     tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

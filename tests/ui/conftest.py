@@ -119,7 +119,7 @@ def show_state(browser: Browser, scene: Scene) -> Iterator[Callable[..., Page]]:
     def show_one(state: str, size: dict[str, int] = DESK, **options: Any) -> Page:
         key = f"{size} {options}"
         if key not in pages:
-            context = new_context(browser, size, reduced_motion="reduce", **options)
+            context = new_context(browser, size, **options)
             pages[key] = watched(context.new_page(), scene.url, wrong)
         page = pages[key]
         page.unroute_all()

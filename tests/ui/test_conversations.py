@@ -306,10 +306,13 @@ def test_controls_follow_the_model_until_somebody_changes_them(
 
     page.get_by_role("button", name="Structured answer").click()
     schema = page.locator("#schema-input textarea")
-    schema.fill('{"type": "objekt"}')
-    while schema.input_value() != '{"type": "objekt"}' or not page.locator("#schema-note").inner_text().strip():
-        schema.fill('{"type": "objekt"}')  # gradio may still set a field that it has just drawn
-        page.wait_for_timeout(1000)
+
+    def filled() -> bool:
+        schema.fill('{"type": "objekt"}')
+        page.wait_for_timeout(500)
+        return schema.input_value() != ""
+
+    until(filled)  # gradio may still set a field that it has just drawn
     expect(page.locator("#schema-note")).to_contain_text('"objekt" is no type')
     page.locator("#schema-input textarea").fill('{"type": "object"}')
     page.locator("#schema-switch input").check()

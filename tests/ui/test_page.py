@@ -32,7 +32,7 @@ def download(page: Page, repo: str) -> None:
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_the_main_way(app: App, open_page: Open, size: dict[str, int]) -> None:
-    page = open_page(app, size)
+    page = open_page(app, size, reduced_motion="no-preference")
     expect(page.locator("#status-bar-model")).to_contain_text("No model loaded")
 
     field(page, "repo-input").fill("acme/tiny-qwen3")
@@ -144,6 +144,9 @@ def test_dark_and_light_follow_the_system_and_the_button(app: App, open_page: Op
     page = open_page(app, color_scheme="light")
     light = page.evaluate(background)
     assert light != dark
+    icon = page.locator(".mi-theme .mi-icon").first
+    drawn = icon.evaluate("icon => (({ color, stroke, fill }) => [stroke === color, fill])(getComputedStyle(icon))")
+    assert drawn == [True, "none"], "icons have the colour of the text around them"
     page.locator("#theme-btn").click()
     assert page.evaluate(background) == dark
     page.reload()
