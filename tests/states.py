@@ -178,7 +178,7 @@ def system_drawer_end(page: Page, scene: Scene) -> None:
 def server_away(page: Page, scene: Scene) -> None:
     scene.arrange(QWEN, loaded=QWEN)
     scene.open(page, "models")
-    page.route("**/gradio_api/run/**", lambda route: route.abort())
+    page.route("**/page/live?**", lambda route: route.abort())
     page.locator("#away").wait_for()
 
 

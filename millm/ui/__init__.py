@@ -35,6 +35,7 @@ def mount(app: Any, manager: "Manager", settings: Settings | None = None) -> Any
     from millm.ui.theme import theme
 
     files = PageFiles()
+    app.add_route(f"{FOLDER}/live", blocks.live)
     app.mount(FOLDER, files)
     app.add_middleware(FramedPage, script=files.script.path, sheet=files.sheet.path, present=blocks.present)
     return gr.mount_gradio_app(

@@ -12,6 +12,7 @@ import gradio as gr
 from millm.errors import Cancelled, InsufficientMemory, InvalidRequest, explain
 from millm.ui import words
 from millm.ui.memory_picture import memory_picture
+from millm.ui.wiring import QUIET
 
 if TYPE_CHECKING:
     from millm.manager import Manager
@@ -66,11 +67,19 @@ TOAST_S = 8.0
 NONSENSE = "The page asked for something that does not exist. Reload it."
 
 
-def build_dialog() -> gr.HTML:
-    """Builds the confirm dialog, through which every button of a card reaches the server."""
-    return gr.HTML(
+def build_dialog(manager: "Manager") -> Any:
+    """Builds the confirm dialog, through which every button of a card reaches the server.
+
+    Returns the event that a button had its effect.
+    """
+    dialog = gr.HTML(
         DIALOG, question="", answered="", apply_default_css=False, js_on_load=DIALOG_SCRIPT, elem_id="dialog-block"
     )
+
+    def answer(event: gr.EventData) -> Iterator[Any]:
+        yield from _answers(manager, getattr(event, "action", None), getattr(event, "model", None))
+
+    return dialog.ask_manager(answer, None, dialog, trigger_mode="multiple", **QUIET)
 
 
 @contextmanager
@@ -198,7 +207,16 @@ def act(manager: "Manager", action: object, model_id: object) -> str | None:
     return None
 
 
-def answered(question: str | None = None) -> Any:
+def _answers(manager: "Manager", action: object, model: object) -> Iterator[Any]:
+    """Carries out what a button asked, and says so to the page; waits for the end of a check of files, to tell it."""
+    if action != "verify":
+        yield _answered(act(manager, action, model))
+        return
+    for place, _ in enumerate(verify(manager, model)):
+        yield gr.skip() if place else _answered()
+
+
+def _answered(question: str | None = None) -> Any:
     """What tells the page that a pressed button has had its effect, and what must be decided first, if anything."""
     asked = {"question": question} if question else {}
     return gr.HTML(answered=str(time.time_ns()), **asked)

@@ -1,6 +1,7 @@
 """The other half of the Playground: the same prompt through two models or settings, side by side."""
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,13 @@ ASKABLE = (Status.READY, Status.LOADING, Status.LOADED)
 GREEDY = Sampling(temperature=0.0, max_tokens=256, seed=0)  # so that a difference is the models'
 PER_SIDE = 5  # fields
 
-Drawn = tuple[Any, Any, str, str]
-"""What the timer draws: the choices of A and B, what is loaded, the comparison."""
+Props = Mapping[str, Any]
+"""Properties of a component that change."""
 
 
 @dataclass(frozen=True)
 class Compare:
-    """The parts that the page wires up. shown: in the order of `Drawn`. fields: prompt, system prompt, A's, B's."""
+    """The parts that the page wires up. shown: in the order of `draw`. fields: prompt, system prompt, A's, B's."""
 
     shown: list[Any]
     fields: list[Any]
@@ -113,28 +114,29 @@ def stamp(manager: "Manager") -> str:
     return f"{manager.side_by_side.version}/{zlib.crc32(known.encode())}"
 
 
-def draw(manager: "Manager") -> Drawn:
-    """The parts that follow the manager."""
-    choices = _choices(manager)
-    return gr.Dropdown(choices=choices), gr.Dropdown(choices=choices), _loaded(manager), _run(manager)
+def draw(manager: "Manager") -> list[Props]:
+    """The parts that follow the manager: the choices of A and B, what is loaded, the comparison."""
+    choices = {"choices": _choices(manager)}
+    return [choices, choices, {"value": _loaded(manager)}, {"value": _run(manager)}]
 
 
-def fill(manager: "Manager", parts: Compare) -> dict[Any, Any]:
+def fill(manager: "Manager", parts: Compare) -> dict[Any, Props]:
     """The form as a page that opens finds it: that of the newest comparison, else a pair to begin with."""
     run, choices = manager.side_by_side.run, _choices(manager)
     asked = [side.sampling for side in run.sides] if run else [GREEDY, GREEDY]
     names = [side.model.name for side in run.sides] if run else _pair(manager)
     values: list[Any] = [run.contest.prompt, run.contest.system] if run else ["", ""]
     for name, each in zip(names, asked, strict=True):
-        model = gr.Dropdown(choices=choices, value=name)
-        values += [model, each.temperature, each.top_p, each.max_tokens, each.seed]
-    return {**dict(zip(parts.fields, values, strict=True)), parts.warning: warn_of(manager, *names)}
+        values += [name, each.temperature, each.top_p, each.max_tokens, each.seed]
+    filled: dict[Any, Props] = {part: {"value": value} for part, value in zip(parts.fields, values, strict=True)}
+    models = {part: {**filled[part], "choices": choices} for part in parts.shown[: len(names)]}
+    return {**filled, **models, parts.warning: {"value": warn_of(manager, *names)}}
 
 
 def _build_side(letter: str) -> list[Any]:
     name = letter.lower()
     with gr.Column(min_width=280, elem_classes="mi-compare-side"):
-        # the timer brings the choices; `begin` says what is wrong with a model that has gone meanwhile
+        # `draw` brings the choices; `begin` says what is wrong with a model that has gone meanwhile
         model = gr.Dropdown([], label=f"Model {letter}", allow_custom_value=True, elem_id=f"compare-model-{name}")
         with gr.Row(elem_classes="mi-numbers"):
             temperature = _number(f"Temperature {letter}", 0, 2, 0.1, f"compare-temperature-{name}")

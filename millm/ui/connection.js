@@ -1,13 +1,13 @@
 // What the page does when the server does not answer: it says so, waits, and goes on.
-// The timer of the page asks every second. While nobody answers, its question is held and asked again, so gradio never
-// hears of a failure and the first answer draws everything that happened meanwhile. Clicks are not held: they fail at once.
+// The page asks every second what has changed. While nobody answers, its question is held and asked again, and the
+// first answer draws everything that happened meanwhile. Clicks are not held: they fail at once.
 (() => {
   const AGAIN_MS = 500;
   const send = window.fetch;
   const gone = new Set([502, 503, 504]);  // what a proxy says for a server that is away
   const pause = () => new Promise((done) => setTimeout(done, AGAIN_MS));
   const banner = (away) => document.getElementById('away')?.toggleAttribute('hidden', !away);
-  const isQuestion = (asked) => String(asked[0]?.url ?? asked[0]).includes('/gradio_api/run/');
+  const isQuestion = (asked) => /\/gradio_api\/run\/|page\/live\?/.test(asked[0]?.url ?? asked[0]);
   let away = false;
 
   // The listeners by which a page calls the server; another miLLM may have others under the same numbers.

@@ -1,12 +1,12 @@
 """What a person is told wherever on the page they are: that a download has ended.
 
 The page knows which version of the manager it has shown; what happened since then is new to it, and told once. The
-browser hands it back as an event, because gradio shows toasts for queued events only, and the timer is none.
+browser hands it back as an event, because gradio shows toasts for queued events only.
 """
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -35,13 +35,13 @@ def build(manager: "Manager") -> gr.HTML:
     return place
 
 
-def draw_news(version: int, notices: "Sequence[Notice]") -> object:
-    """What a page is to be told that has come to `version`, of all that happened on the way."""
+def draw_news(version: int, notices: "Sequence[Notice]") -> Mapping[str, Any] | None:
+    """What changes of the place for a page that has come to `version`, by all that happened on the way."""
     told = [[notice.kind, notice.model_id] for notice in notices if notice.kind in (COMPLETE, FAILED)]
     if not told:
-        return gr.skip()
+        return None
     # with the version no two are alike, or the page would not see the second
-    return gr.HTML(items=json.dumps({"version": version, "told": told[-MOST_AT_ONCE:]}))
+    return {"props": {"items": json.dumps({"version": version, "told": told[-MOST_AT_ONCE:]})}}
 
 
 def say(manager: "Manager", items: object) -> None:

@@ -14,7 +14,7 @@ SHEETS = (
     *("status_bar.css", "system_drawer.css", "touch.css", "first.css"),
 )
 SCRIPTS = (  # each uses those before it
-    *("connection.js", "page.js", "suggest.js", "download.js"),
+    *("connection.js", "page.js", "live.js", "suggest.js", "download.js"),
     *("chat_store.js", "messages.js", "sampling.js", "presets.js", "conversations.js"),
     *("token_view.js", "compare.js", "first.js"),
 )

@@ -43,8 +43,9 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def filled(manager: Manager) -> tuple[object, ...]:
     with compare.gr.Blocks():
         parts = compare.build(manager)
-    drawn = [value for part, value in compare.fill(manager, parts).items() if part is not parts.warning]
-    return tuple(value.value if isinstance(value, compare.gr.Dropdown) else value for value in drawn)
+    props = compare.fill(manager, parts)
+    assert all("choices" in props[model] for model in parts.shown[:2])
+    return tuple(props[part]["value"] for part in parts.fields)
 
 
 def ended(manager: Manager) -> None:
@@ -86,9 +87,10 @@ def test_a_new_page_starts_from_the_loaded_model_and_another(tmp_path: Path, man
 
 
 def test_choices_follow_the_manager_and_so_does_the_stamp(manager: Manager) -> None:
-    first, _, loaded, run = compare.draw(manager)
-    assert [name for _, name in first.choices] == ["two", "one"]
-    assert "Nothing compared yet" in run
+    first, second, loaded, run = compare.draw(manager)
+    assert [name for _, name in first["choices"]] == ["two", "one"]
+    assert second == first
+    assert "Nothing compared yet" in run["value"]
     before = compare.stamp(manager)
     assert compare.stamp(manager) == before
     record = manager.find("one")

@@ -2,29 +2,30 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import make_manager
+from fastapi.testclient import TestClient
 from running import PATIENCE_S
 
+from millm.api import create_app
+from millm.api.guard import GuardPolicy
 from millm.manager import Manager
-from millm.records import Source
+from millm.records import ModelRecord, Source
 from millm.sources.base import Origin
-from millm.ui import build_ui
+from millm.ui import build_ui, mount
 from millm.ui.gradio_import import import_gradio
 from millm.views import StorageState
 
 import_gradio()
 
-import gradio as gr  # noqa: E402
+from millm.ui.live import LOOK_S, SLEEP_S, UNCHANGED, Live  # noqa: E402
+from millm.ui.models_tab import Filters  # noqa: E402
 
-from millm.ui.page import LOOK_S, SLEEP_S, Live  # noqa: E402
-
-SHOWN_ONCE = 11
-UNCHANGED = gr.skip()
-ALL = ("", "All", "All types")
+ALL = Filters()
 IDS = """tab-download tab-models tab-playground status-bar
     source-select repo-input path-input quant-select token-input trust-checkbox name-input preview-btn download-btn
     lookup-cancel-btn
@@ -41,27 +42,37 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close(1)
 
 
+def bring(manager: Manager) -> ModelRecord:
+    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
+    job = manager.job(record.id)
+    assert job is None or job.wait(PATIENCE_S)
+    return record
+
+
+def value(props: Mapping[str, Any] | None) -> str:
+    """What a part shows from now on."""
+    assert props
+    return str(props["value"])
+
+
 def test_a_page_that_is_up_to_date_is_sent_nothing(manager: Manager) -> None:
     live = Live(manager)
-    *_, stamp = live.draw(*ALL)
-    assert live.poll(*ALL, stamp) == (UNCHANGED,) * SHOWN_ONCE
+    stamp = value(live.draw(ALL)[-1])
+    assert live.changes(ALL, stamp) == UNCHANGED
+    assert len(live.draw(ALL)) == len(UNCHANGED)
 
 
 def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
     live = Live(manager)
-    *_, stamp = live.draw(*ALL)
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
-    job = manager.job(record.id)
-    assert job is None or job.wait(PATIENCE_S)
-    drawn = live.poll(*ALL, stamp)
-    assert "acme/tiny" in drawn[3]
-    assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE
+    stamp = value(live.draw(ALL)[-1])
+    bring(manager)
+    drawn = live.changes(ALL, stamp)
+    assert "acme/tiny" in value(drawn[3])
+    assert live.changes(ALL, value(drawn[-1])) == UNCHANGED
 
 
 def test_all_that_is_drawn_comes_from_one_look_at_the_disk(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
-    job = manager.job(record.id)
-    assert job is None or job.wait(PATIENCE_S)
+    record = bring(manager)
     looks: list[StorageState] = []
 
     def storage() -> StorageState:
@@ -69,33 +80,80 @@ def test_all_that_is_drawn_comes_from_one_look_at_the_disk(manager: Manager, mon
         return looks[-1]
 
     monkeypatch.setattr(manager, "storage", storage)
-    drawn = Live(manager).draw(*ALL)
+    drawn = Live(manager).draw(ALL)
     assert len(looks) == 1
-    assert "3 MB" in drawn[2]
-    assert "This frees 3 MB" in drawn[3]
+    assert "3 MB" in value(drawn[2])
+    assert "This frees 3 MB" in value(drawn[3])
 
 
 def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None:
     live = Live(manager)
-    bar, *_, stamp = live.draw(*ALL)
-    version, _, comparison = stamp.split()
-    drawn = live.poll(*ALL, f"{version} 0 {comparison}")
+    bar, *_, stamp = live.draw(ALL)
+    version, _, comparison = value(stamp).split()
+    drawn = live.changes(ALL, f"{version} 0 {comparison}")
     assert (drawn[0], drawn[-1]) == (bar, stamp)
-    assert drawn[1:-1] == (UNCHANGED,) * (SHOWN_ONCE - 2)
+    assert drawn[1:-1] == UNCHANGED[1:-1]
 
 
 def test_a_comparison_that_goes_on_is_sent_without_the_cards(manager: Manager) -> None:
     live = Live(manager)
-    *_, stamp = live.draw(*ALL)
+    stamp = value(live.draw(ALL)[-1])
     manager.side_by_side.version += 1
-    drawn = live.poll(*ALL, stamp)
-    assert drawn[1:5] == (UNCHANGED,) * 4
-    assert "Nothing compared yet" in drawn[8] or "No model to ask yet" in drawn[8]
-    assert live.poll(*ALL, drawn[-1]) == (UNCHANGED,) * SHOWN_ONCE
+    drawn = live.changes(ALL, stamp)
+    assert drawn[1:5] == UNCHANGED[1:5]
+    assert "Nothing compared yet" in value(drawn[8]) or "No model to ask yet" in value(drawn[8])
+    assert live.changes(ALL, value(drawn[-1])) == UNCHANGED
+
+
+def test_a_page_with_other_filters_is_sent_their_cards(manager: Manager) -> None:
+    live = Live(manager)
+    bring(manager)
+    stamp = value(live.draw(ALL)[-1])
+    drawn = live.changes(Filters(search="nothing like it"), stamp, filtered=True)
+    assert "No model matches" in value(drawn[3])
+    assert (drawn[5:9], drawn[9], value(drawn[-1])) == (UNCHANGED[5:9], None, stamp)
 
 
 def test_a_page_of_an_earlier_process_is_drawn_anew(manager: Manager) -> None:
-    assert "No model loaded" in Live(manager).poll(*ALL, "")[0]
+    assert "No model loaded" in value(Live(manager).changes(ALL, "")[0])
+
+
+@pytest.fixture
+def client(manager: Manager) -> TestClient:
+    """What a browser asks."""
+    return TestClient(mount(create_app(manager, GuardPolicy()), manager), base_url="http://localhost")
+
+
+def test_a_page_asks_by_its_stamp_and_its_filters(manager: Manager, client: TestClient) -> None:
+    bring(manager)
+    answer = client.get("/page/live", params={"stamp": "of another process"})
+    assert answer.headers["cache-control"] == "no-store"
+    drawn = answer.json()
+    assert "acme/tiny" in value(drawn[3])
+    stamp = value(drawn[-1])
+    shown = {"stamp": stamp, "search": "", "status": "All", "model_type": "All types", "sort": "Newest first"}
+    assert client.get("/page/live", params=shown).json() == UNCHANGED
+    others = client.get("/page/live", params={**shown, "status": "Loaded", "filtered": "yes"}).json()
+    assert "No model matches" in value(others[3])
+    assert "acme/tiny" in value(client.get("/page/live", params={"status": "<b>", "colour": "red"}).json()[3])
+
+
+def test_what_is_sent_is_small_where_the_browser_takes_it(client: TestClient) -> None:
+    small = client.get("/page/live", headers={"accept-encoding": "gzip"})
+    whole = client.get("/page/live", headers={"accept-encoding": "identity"})
+    assert small.json()[1:9] == whole.json()[1:9]
+    assert int(small.headers["content-length"]) < int(whole.headers["content-length"]) / 2
+
+
+def test_a_drawing_that_fails_changes_nothing_and_is_logged(
+    manager: Manager, client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def vanished() -> StorageState:
+        raise FileNotFoundError("somebody deleted it just now")
+
+    monkeypatch.setattr(manager, "storage", vanished)
+    assert client.get("/page/live").json() == UNCHANGED
+    assert "somebody deleted it just now" in caplog.text
 
 
 def test_the_page_holds_no_connection_and_offers_no_endpoints(manager: Manager) -> None:
@@ -114,11 +172,11 @@ def test_every_agreed_id_is_there_once(manager: Manager) -> None:
         assert ids.count(wanted) == 1, wanted
 
 
-def test_the_timer_costs_no_queue_entry(manager: Manager) -> None:
+def test_what_the_page_asks_every_second_is_no_event_of_gradio(manager: Manager) -> None:
     listeners = build_ui(manager).get_config_file()["dependencies"]
-    queued = {name: listener["queue"] for listener in listeners for _, name in listener["targets"]}
-    assert queued["tick"] is False
-    assert queued["ask_manager"] is True, "toasts need the queue"
+    on_server = {name: each["backend_fn"] for each in listeners for _, name in each["targets"] if name != "change"}
+    assert on_server["tick"] is False
+    assert on_server["ask_manager"] is True, "toasts need the queue"
 
 
 def test_gradio_looks_for_events_often_only_while_a_page_is_open(
@@ -126,10 +184,9 @@ def test_gradio_looks_for_events_often_only_while_a_page_is_open(
 ) -> None:
     built = build_ui(manager)
     assert built._queue.sleep_when_free == SLEEP_S
-    poll = next(each.fn for each in built.fns.values() if any(event == "tick" for _, event in each.targets))
-    poll(*ALL, "")
+    built.live.changes(ALL, "")
     assert built._queue.sleep_when_free == LOOK_S
-    monkeypatch.setattr("millm.ui.page.GONE_S", 0)
+    monkeypatch.setattr("millm.ui.live.GONE_S", 0)
     assert built._queue.sleep_when_free == SLEEP_S
 
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes import FakeFetcher, make_manager
@@ -16,12 +15,11 @@ from millm.ui.gradio_import import import_gradio
 
 import_gradio()
 
-import gradio as gr  # noqa: E402
-
 from millm.ui import news  # noqa: E402
-from millm.ui.page import Live  # noqa: E402
+from millm.ui.live import Drawn, Live  # noqa: E402
+from millm.ui.models_tab import Filters  # noqa: E402
 
-ALL = ("", "All", "All types")
+ALL = Filters()
 
 
 def bring(manager: Manager, name: str) -> ModelRecord:
@@ -31,21 +29,26 @@ def bring(manager: Manager, name: str) -> ModelRecord:
     return record
 
 
-def told(drawn: tuple[Any, ...]) -> list[list[object]]:
-    return [] if drawn[-2] == gr.skip() else list(json.loads(drawn[-2].props["items"])["told"])
+def told(drawn: Drawn) -> list[list[object]]:
+    return list(json.loads(drawn[-2]["props"]["items"])["told"]) if drawn[-2] else []
+
+
+def stamp(drawn: Drawn) -> str:
+    assert drawn[-1]
+    return str(drawn[-1]["value"])
 
 
 def test_what_ended_is_told_once_to_every_page_that_was_there(tmp_path: Path) -> None:
     manager = make_manager(tmp_path)
     live = Live(manager)
-    *_, first = live.draw(*ALL)
+    first = stamp(live.draw(ALL))
     record = bring(manager, "tiny")
-    drawn = live.poll(*ALL, first)
+    drawn = live.changes(ALL, first)
     assert told(drawn) == [[news.COMPLETE, record.id]]
-    assert told(live.poll(*ALL, first)) == told(drawn), "a second page that showed the same"
-    assert told(live.poll(*ALL, drawn[-1].replace(" ", " 0"))) == [], "once"
-    assert told(live.draw(*ALL)) == [], "nothing after a reload"
-    assert told(live.poll(*ALL, "12 0")) == [], "nor after a restart"
+    assert told(live.changes(ALL, first)) == told(drawn), "a second page that showed the same"
+    assert told(live.changes(ALL, stamp(drawn).replace(" ", " 0"))) == [], "once"
+    assert told(live.draw(ALL)) == [], "nothing after a reload"
+    assert told(live.changes(ALL, "12 0")) == [], "nor after a restart"
     manager.close(1)
 
 
