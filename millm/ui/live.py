@@ -9,7 +9,6 @@ import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -25,12 +24,7 @@ from millm.ui.playground_notice import draw_notice
 if TYPE_CHECKING:
     from millm.manager import Manager
 
-POLL_S = 1.0
 LEVEL = 1  # of compressing: 0.4 ms for 50 kB
-# Gradio looks whether an event came in, over and over; its own 1 ms keeps 6 % of a core busy with nobody there.
-LOOK_S = 0.01
-SLEEP_S = 0.25  # between two looks while no page is open: each takes time from an answer that is being computed
-GONE_S = 5 * POLL_S  # after its last poll a page is closed, or in a hidden tab that polls before it is clicked
 
 Drawn = list[Mapping[str, Any] | None]
 """The properties that change of each part, in the order of `draw`; None for a part that stays as it is."""
@@ -55,12 +49,6 @@ class Live:
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
-        self._polled_at = float("-inf")
-
-    @property
-    def pause_s(self) -> float:
-        """Seconds between two looks at whether an event came in."""
-        return LOOK_S if monotonic() - self._polled_at < GONE_S else SLEEP_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI has it)
         """Answers a page that says by the query what it shows: `stamp`, `Filters`, and `filtered` if those are new.
@@ -73,13 +61,11 @@ class Live:
 
     def draw(self, filters: Filters) -> Drawn:
         """Status bar, downloads, storage, cards, notice of the playground, four parts of comparison, news, stamp."""
-        self._polled_at = monotonic()
         bar, stamp = self._bar_and_stamp()
         return [bar, *self._parts(filters), *compare.draw(self._manager), None, stamp]
 
     def changes(self, filters: Filters, shown: str, filtered: bool = False) -> Drawn:
         """The same, of what a page does not show yet. shown: its stamp. filtered: it shows other filters' cards."""
-        self._polled_at = monotonic()
         bar, stamp = self._bar_and_stamp()
         fresh = str(stamp["value"])
         if shown == fresh and not filtered:

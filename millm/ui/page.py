@@ -9,6 +9,7 @@ from millm.ui import (
     compare,
     download_tab,
     drawer,
+    event_queue,
     models_tab,
     news,
     playground_tab,
@@ -17,7 +18,7 @@ from millm.ui import (
 )
 from millm.ui.catalog_list import draw_catalog
 from millm.ui.icons import icon
-from millm.ui.live import POLL_S, SLEEP_S, Live
+from millm.ui.live import Live
 from millm.ui.models_tab import Filters
 from millm.ui.present import Props
 from millm.ui.wiring import QUIET, html
@@ -34,7 +35,7 @@ BRAND = (
     f'aria-label="System" aria-haspopup="dialog">{icon("chart", 20)}</button>'
 )
 CACHE_S = 86400
-QUEUE_SLOTS = 64
+POLL_S = 1.0
 
 
 def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
@@ -80,7 +81,7 @@ def build(manager: "Manager", settings: "Settings") -> gr.Blocks:
         return {component._id: props for component, props in drawn.items()}
 
     page.present, page.live = present, live
-    _tune(page, live)
+    event_queue.tune(page)
     return page
 
 
@@ -93,12 +94,3 @@ def _wire(acted: Any, models: models_tab.ModelsTab, shown: list[Any]) -> None:
         *((each.change, "filtered") for each in models.filters),
     ):
         asks(None, told, shown, js=f"window.millm.{how}", queue=False, **QUIET)
-
-
-def _tune(page: gr.Blocks, live: Live) -> None:
-    page.queue(default_concurrency_limit=None, max_size=QUEUE_SLOTS)
-    queue = getattr(page, "_queue", None)
-    if queue is not None and hasattr(queue, "sleep_when_free"):  # private: works without it all the same
-        kind = type(queue)
-        queue.__class__ = type(kind.__name__, (kind,), {"sleep_when_free": property(lambda _: live.pause_s)})
-        queue.progress_update_sleep_when_free = SLEEP_S  # looks for gr.Progress, which this page does not use

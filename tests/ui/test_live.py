@@ -22,7 +22,7 @@ from millm.views import StorageState
 
 import_gradio()
 
-from millm.ui.live import LOOK_S, SLEEP_S, UNCHANGED, Live  # noqa: E402
+from millm.ui.live import UNCHANGED, Live  # noqa: E402
 from millm.ui.models_tab import Filters  # noqa: E402
 
 ALL = Filters()
@@ -177,17 +177,6 @@ def test_what_the_page_asks_every_second_is_no_event_of_gradio(manager: Manager)
     on_server = {name: each["backend_fn"] for each in listeners for _, name in each["targets"] if name != "change"}
     assert on_server["tick"] is False
     assert on_server["ask_manager"] is True, "toasts need the queue"
-
-
-def test_gradio_looks_for_events_often_only_while_a_page_is_open(
-    manager: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = build_ui(manager)
-    assert built._queue.sleep_when_free == SLEEP_S
-    built.live.changes(ALL, "")
-    assert built._queue.sleep_when_free == LOOK_S
-    monkeypatch.setattr("millm.ui.live.GONE_S", 0)
-    assert built._queue.sleep_when_free == SLEEP_S
 
 
 def test_opening_the_page_makes_estimates_ready(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
