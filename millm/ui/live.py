@@ -23,6 +23,7 @@ from millm.ui.playground_notice import draw_notice
 
 if TYPE_CHECKING:
     from millm.manager import Manager
+    from millm.views import StorageState
 
 LEVEL = 1  # of compressing: 0.4 ms for 50 kB
 
@@ -71,7 +72,7 @@ class Live:
         if shown == fresh and not filtered:
             return UNCHANGED
         same_version = _seen(shown) == _seen(fresh)
-        parts = PARTS_UNCHANGED if same_version and not filtered else self._parts(filters)
+        parts = self._parts(filters) if not same_version else self._cards(filters) if filtered else PARTS_UNCHANGED
         same_run = shown.split(" ")[-1] == fresh.split(" ")[-1]
         run = RUN_UNCHANGED if same_run else compare.draw(self._manager)
         return [bar, *parts, *run, None if same_version else self._news(shown), stamp]
@@ -97,15 +98,13 @@ class Live:
 
     def _parts(self, filters: Filters) -> Drawn:
         storage = self._manager.storage()  # looks at every file
-        return [
-            {"value": drawn}
-            for drawn in (
-                draw_downloads(self._manager, storage),
-                models_tab.draw_storage(self._manager, filters, storage),
-                models_tab.draw_cards(self._manager, filters, storage),
-                draw_notice(self._manager),
-            )
-        ]
+        _, *cards, _ = self._cards(filters, storage)
+        return [{"value": draw_downloads(self._manager, storage)}, *cards, {"value": draw_notice(self._manager)}]
+
+    def _cards(self, filters: Filters, storage: "StorageState | None" = None) -> Drawn:
+        """Of the parts only those that filters change."""
+        told = (self._manager, filters, storage or self._manager.storage())
+        return [None, {"value": models_tab.draw_storage(*told)}, {"value": models_tab.draw_cards(*told)}, None]
 
 
 def _seen(stamp: str) -> int:

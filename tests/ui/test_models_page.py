@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import DESK, PHONE, new_context, open_tab
+from browsing import DESK, PHONE, field, new_context, open_tab
 from fakes import CONFIG, FakeFetcher, FakeOpener, make_manager
 from running import PATIENCE_S
-from serving import serving
+from serving import serving, until
 
 from millm.api import GuardPolicy, create_app
 from millm.engines.base import ChatRequest, Message
@@ -21,7 +21,7 @@ from millm.sources.base import Origin
 from millm.ui import mount
 
 playwright_api = pytest.importorskip("playwright.sync_api")
-from playwright.sync_api import Browser, Page, expect  # noqa: E402
+from playwright.sync_api import Browser, Page, Route, expect  # noqa: E402
 
 pytestmark = pytest.mark.slow
 EVIL = "</textarea><img src=x onerror=alert(1)>"
@@ -80,6 +80,33 @@ def load(manager: Manager, record: ModelRecord) -> None:
     manager.load(record.id)
     job = manager.job(record.id)
     assert job is None or job.wait(PATIENCE_S)
+
+
+def test_the_last_filter_counts_however_late_an_answer_is(manager: Manager, show: Callable[..., Page]) -> None:
+    for name in ("beta", "alpha"):
+        add(manager, name)
+    page = show()
+    names, search = page.locator(".model-card h2"), field(page, "search")
+    held: list[Route] = []
+    page.route("**/page/live?search=al&**", lambda route: held.append(route))
+    search.fill("al")
+    until(lambda: page.wait_for_timeout(50) or bool(held))
+    search.fill("bet")
+    expect(names).to_have_text(["beta"])
+    with page.expect_response("**/page/live?search=al&**"):
+        held[0].continue_()
+    page.wait_for_timeout(300)  # nothing may happen now
+    expect(names).to_have_text(["beta"])
+    expect(page.locator("#storage-summary")).to_contain_text("1 of 2")
+
+
+def test_a_page_whose_key_is_another_one_by_now_shows_the_door(manager: Manager, show: Callable[..., Page]) -> None:
+    add(manager, "alpha")
+    page = show()
+    page.evaluate("window.marked = true")
+    page.route("**/page/live?**", lambda route: route.fulfill(status=401), times=1)
+    page.wait_for_function("!window.marked")
+    expect(page.locator(".model-card h2")).to_have_text(["alpha"])
 
 
 def test_order_storage_and_details_that_follow(manager: Manager, show: Callable[..., Page], url: str) -> None:
