@@ -170,27 +170,32 @@ def first_card(browser: Browser, pages: dict[str, str], rounds: int) -> None:
             )
 
 
-def clicks(browser: Browser, called: str, url: str, rounds: int) -> None:
-    """From a click to the change: in the page alone, through the server, and through gradio's queue too."""
-    page = browser.new_page(viewport=DESK)
-    page.goto(url)
-    page.locator("#tab-models-button").click()
-    page.locator(CARD).first.wait_for()
+def clicks(browser: Browser, pages: dict[str, str], rounds: int) -> None:
+    """From a click to the change, in turn: in the page alone, through the server, and through gradio's queue too."""
+    open_pages = {called: browser.new_page(viewport=DESK) for called in pages}
+    for called, page in open_pages.items():
+        page.goto(pages[called])
+        page.locator("#tab-models-button").click()
+        page.locator(CARD).first.wait_for()
     shown = "document.querySelector('#tab-{}-button').ariaSelected === 'true'"
     tabs = [(f"#tab-{name}-button", shown.format(name)) for name in ("download", "models")]
     cards = "document.querySelector('.model-card')"
     filters = [("#filter-status input[value=Ready]", f"!{cards}"), ("#filter-status input[value=Error]", cards)]
     toast = [("[id^=retry-btn-]", "document.querySelector('.toast-body')")]
     for way, moves in (("in the page", tabs), ("not queued", filters), ("queued", toast)):
-        found = []
-        for button, changed in moves * rounds:
-            found.append(page.evaluate(CLICK, [button, changed]))
-            page.wait_for_timeout(300)
-            for close in page.locator(".toast-close").all():
-                close.click()
-            page.locator(".toast-body").first.wait_for(state="detached")
-        print(f"click to change, {way}, {called}: {statistics.median(found):.0f} ms (most {max(found):.0f})")
-    page.close()
+        found: dict[str, list[float]] = {called: [] for called in pages}
+        for called, page in [*open_pages.items()] * rounds:
+            page.bring_to_front()
+            for button, changed in moves:
+                found[called].append(page.evaluate(CLICK, [button, changed]))
+                page.wait_for_timeout(300)
+                for close in page.locator(".toast-close").all():
+                    close.click()
+                page.locator(".toast-body").first.wait_for(state="detached")
+        for called, times in found.items():
+            print(f"click to change, {way}, {called}: {statistics.median(times):.0f} ms (most {max(times):.0f})")
+    for page in open_pages.values():
+        page.close()
 
 
 def idle(browser: Browser, app: App, seconds: float, while_: str) -> None:
@@ -288,8 +293,7 @@ def main() -> None:
                 with bare_page() as bare:
                     pages = {"ours": app.url, "bare": bare}
                     first_card(browser, pages, options.rounds)
-                    for called, url in pages.items():
-                        clicks(browser, called, url, options.rounds)
+                    clicks(browser, pages, 2 * options.rounds)
                 truth(browser, app.url, options.rounds)
                 idle(browser, app, options.idle, "nothing under way")
                 origin = {"source": "huggingface", "repo_id": "acme/bigger", "quantization": "FP16"}

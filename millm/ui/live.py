@@ -68,14 +68,14 @@ class Live:
     def changes(self, filters: Filters, shown: str, filtered: bool = False) -> Drawn:
         """The same, of what a page does not show yet. shown: its stamp. filtered: it shows other filters' cards."""
         bar, stamp = self._bar_and_stamp()
-        fresh = str(stamp["value"])
-        if shown == fresh and not filtered:
+        before, now = shown.split(" "), str(stamp["value"]).split(" ")
+        if before == now and not filtered:
             return UNCHANGED
-        same_version = _seen(shown) == _seen(fresh)
-        parts = self._parts(filters) if not same_version else self._cards(filters) if filtered else PARTS_UNCHANGED
-        same_run = shown.split(" ")[-1] == fresh.split(" ")[-1]
-        run = RUN_UNCHANGED if same_run else compare.draw(self._manager)
-        return [bar, *parts, *run, None if same_version else self._news(shown), stamp]
+        new_version = _seen(shown) != int(now[0])
+        parts = self._parts(filters) if new_version else self._cards(filters) if filtered else PARTS_UNCHANGED
+        run = RUN_UNCHANGED if before[-1] == now[-1] else compare.draw(self._manager)
+        told = self._news(shown) if new_version else None
+        return [None if before[1:2] == now[1:2] else bar, *parts, *run, told, None if before == now else stamp]
 
     def _answer(self, asked: dict[str, str], small: bool) -> bytes:
         filters = Filters(**{each.name: asked[each.name] for each in fields(Filters) if each.name in asked})
