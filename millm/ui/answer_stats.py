@@ -1,5 +1,6 @@
 """The numbers of an answer: under it, and kept with it."""
 
+import time
 from html import escape
 
 from millm.ui import token_view
@@ -33,13 +34,18 @@ def line(progress: Progress) -> str:
     return BETWEEN.join(f"{figure} {words}".strip() for figure, words in numbers(progress))
 
 
-def draw_stats(progress: Progress) -> str:
-    """The same between conversation and message, or what stands there instead."""
+def draw_stats(progress: Progress, taken: bool = False) -> str:
+    """The same between conversation and message, or what stands there instead.
+
+    While the answer is being written it says so to playground.css, which shows Stop for it instead of Send. taken:
+    whether the message box may be emptied (`conversations.js`).
+    """
     if progress.problem:
         return note(progress.problem)
     parts = numbers(progress)
+    marks = ("" if progress.ended else " data-busy") + (f' data-taken="{time.time_ns()}"' if taken else "")
     if not parts:
-        return f'<p class="mi-stats">{ENDINGS.get(progress.ended, "Reading the prompt…")}</p>'
+        return f'<p class="mi-stats"{marks}>{ENDINGS.get(progress.ended, "Reading the prompt…")}</p>'
     shown = "".join(f"<span>{f'<b>{figure}</b> ' if figure else ''}{escape(words)}</span>" for figure, words in parts)
     tokens = token_view.draw(progress.chances, progress.tokens) if progress.ended else ""
-    return f'<p class="mi-stats">{shown}</p>{tokens}'
+    return f'<p class="mi-stats"{marks}>{shown}</p>{tokens}'

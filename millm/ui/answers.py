@@ -78,7 +78,7 @@ class Progress:
 
     text, reasoning: as the engine tells them apart. first_token_s: seconds from the question to the first token, 0
     before it. ended: why nothing more comes: "stop", "length", "cancelled" or "failed"; "" while it is being
-    written. problem: what failed, and field: in which part of the request. thought_s: seconds of reasoning.
+    written. problem: what failed. thought_s: seconds of reasoning.
     prompt_tokens: 0 until the end. chances: of its tokens, where they were asked for.
     """
 
@@ -88,7 +88,6 @@ class Progress:
     tokens_per_s: float = 0.0
     ended: str = ""
     problem: str = ""
-    field: str = ""
     reasoning: str = ""
     thought_s: float = 0.0
     prompt_tokens: int = 0
@@ -213,9 +212,7 @@ def _ending(progress: Progress, job: Job[Completion]) -> Progress:
     except Cancelled:
         return replace(progress, ended="cancelled")
     except Exception as error:  # noqa: BLE001  (a door: the person must see every error as a sentence)
-        known = explain(error)
-        field = str(known.details.get("field") or "")
-        return replace(progress, ended="failed", problem=known.message, field=field)
+        return replace(progress, ended="failed", problem=explain(error).message)
     return replace(
         progress,
         text=whole.text,

@@ -14,17 +14,15 @@ from millm.records import Status
 from millm.ui import answer_stats, request_code, schema_field
 from millm.ui.actions import warn
 from millm.ui.answers import Answers, Controls, History, Progress, chat_request, plain_text
-from millm.ui.cards import note
 
 if TYPE_CHECKING:
     from millm.manager import Manager
 
 UNCHANGED = gr.skip()
-Drawn = tuple[Any, Any, Any, Any, Any, Any]
-"""What a handler yields: conversation, message box, numbers, Send button, Stop button, sentence under the schema."""
+Drawn = tuple[Any, Any]
+"""What a handler yields: conversation and numbers. Not more: gradio makes each output anew that stays as it is."""
 
-NOTHING: Drawn = (UNCHANGED,) * 6
-SCHEMA_FIELD = "response_format"  # as errors of the API and of engines call it
+NOTHING: Drawn = (UNCHANGED, UNCHANGED)
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,11 @@ class Conversation:
     stats: gr.HTML
     send: gr.Button
     stop: gr.Button
-    schema_note: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
         """The parts in the order of `Drawn`."""
-        return [self.log, self.box, self.stats, self.send, self.stop, self.schema_note]
+        return [self.log, self.stats]
 
 
 class Playground:
@@ -54,7 +51,7 @@ class Playground:
     def send(self, request: gr.Request, text: str, history: History, *fields: Any) -> Iterator[Drawn]:
         """Answers a new message."""
         if text.strip():
-            yield from self._answer(request, [*history, user(text)], fields, box="")
+            yield from self._answer(request, [*history, user(text)], fields, taken=True)
         else:
             yield NOTHING
 
@@ -85,21 +82,21 @@ class Playground:
         return gr.HTML(code=request_code.draw(asked, loaded, address, keyed, left_out))
 
     def _answer(
-        self, request: gr.Request, history: History, fields: tuple[Any, ...], box: Any = UNCHANGED
+        self, request: gr.Request, history: History, fields: tuple[Any, ...], taken: bool = False
     ) -> Iterator[Drawn]:
+        """taken: whether the last message comes from the box."""
         page = str(request.session_hash)
         try:
             job = self._begin(page, history, Controls(*fields))
         except Exception as error:  # noqa: BLE001  (a door: the person must see every error as a sentence)
-            known = explain(error)
-            warn(known.message)
-            yield (*NOTHING[:5], _under_schema(known.message, known.details.get("field")))
+            warn(explain(error).message)
+            yield NOTHING
             return
-        yield from self._write(page, job, history, box)
+        yield from self._write(page, job, history, taken)
 
     def _begin(self, page: str, history: History, controls: Controls) -> Job[Completion]:
         if controls.followed and (wrong := schema_field.problem(controls.followed)):
-            raise InvalidRequest(wrong, field=SCHEMA_FIELD)
+            raise InvalidRequest(wrong)
         try:
             return self._answers.begin(page, history, controls)
         except ModelNotLoaded:
@@ -110,18 +107,15 @@ class Playground:
                 f"{loading[0].name} is still loading. Your message stays in the box: send it when it is there."
             ) from None
 
-    def _write(self, page: str, job: Job[Completion], history: History, box: Any) -> Iterator[Drawn]:
+    def _write(self, page: str, job: Job[Completion], history: History, taken: bool) -> Iterator[Drawn]:
         with closing(self._answers.follow(page, job)) as answer:
             drawn = next(answer)
-            yield history, box, answer_stats.draw_stats(drawn), *_buttons(busy=True), UNCHANGED
+            shown = [*history], answer_stats.draw_stats(drawn, taken)
+            yield shown
             for progress in answer:
-                if progress is drawn:
-                    yield NOTHING
-                else:
-                    buttons = _buttons(busy=False) if progress.ended else (UNCHANGED, UNCHANGED)
-                    stats = answer_stats.draw_stats(progress)
-                    under = _under_schema(progress.problem, progress.field)
-                    yield [*history, *said(progress)], UNCHANGED, stats, *buttons, under
+                if progress is not drawn:
+                    shown = [*history, *said(progress)], answer_stats.draw_stats(progress)
+                yield shown
                 drawn = progress
         if drawn.problem:
             warn(drawn.problem)
@@ -152,12 +146,3 @@ def said(progress: Progress) -> History:
 def user(text: str) -> dict[str, Any]:
     """A message of the person."""
     return {"role": "user", "content": text}
-
-
-def _buttons(busy: bool) -> tuple[Any, Any]:
-    return gr.Button(visible=not busy), gr.Button(visible=busy)
-
-
-def _under_schema(problem: str, field: object) -> Any:
-    """The sentence under the schema, where the schema is what is wrong."""
-    return note(problem) if problem and field == SCHEMA_FIELD else UNCHANGED

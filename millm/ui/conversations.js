@@ -1,5 +1,5 @@
 // The conversation on the page: kept while it grows, changed for another one, listed in the drawer.
-// gradio holds what is shown; its listeners hand it over here: seen(), ended(), and shown(), which sets it.
+// gradio holds what is shown; its listeners hand it over here: seen(), told(), ended(), and shown(), which sets it.
 (() => {
   const AT = 'millm-chat';  // in sessionStorage: which conversation this page shows
   const UNTITLED = 'New conversation';
@@ -12,6 +12,7 @@
   let latest = null;  // what gradio holds: [messages, ...controls]
   let kept = '';  // what was written last, to know what is new
   let timer = 0;
+  let taken = '';  // the mark of the message that was taken last
   let next = null;  // what to do when the answer being written has ended
   let opening = null;
   let trigger = () => {};
@@ -72,6 +73,14 @@
     go?.();
   };
   addEventListener('pagehide', write);
+
+  // The message box is emptied once the server took its text: one that it refused stays.
+  const told = (stats) => {
+    const [, mark] = /data-taken="(\d+)"/.exec(stats) ?? [];
+    if (!mark || mark === taken) return;
+    taken = mark;
+    window.millm.write('');
+  };
 
   // An answer that is being written stops first, and what is there of it stays.
   const leave = (go) => {
@@ -251,5 +260,5 @@
     say(store.problem());
   };
 
-  Object.assign(window.millm, { askName, chats: { start, seen, ended, shown } });
+  Object.assign(window.millm, { askName, chats: { start, seen, told, ended, shown } });
 })();

@@ -47,10 +47,14 @@
     setTimeout(() => document.getElementById(id)?.scrollIntoView({ behavior: 'smooth', block }), 200);
   };
 
-  const say = (text) => {
+  // Writes into the message box as a person would.
+  const write = (text) => {
     const box = document.querySelector('#chat-input textarea');
     box.value = text;
     box.dispatchEvent(new Event('input', { bubbles: true }));
+  };
+  const say = (text) => {
+    write(text);
     setTimeout(() => document.getElementById('send-btn')?.click());  // once gradio has taken the text over
   };
 
@@ -71,7 +75,7 @@
 
   // Filled in by their blocks: ask({title, body, ok, also, danger}) -> Promise of "ok", "also" or "",
   // act(action, model) by the dialog, pick(key) by the catalogue.
-  window.millm = {};
+  window.millm = { write };
 
   // gradio builds the tab that it opens with, and the others when they are opened.
   const open = recall('sessionStorage', TAB) ?? recall('localStorage', TAB);

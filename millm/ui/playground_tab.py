@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from millm.manager import Manager
 
 
+STATS_SCRIPT = "watch('value', () => window.millm.chats.told(props.value));"
+
+
 def build(manager: "Manager") -> gr.HTML:
     """Builds the tab and wires it; returns the part that says whether there is a model, for the page's timer."""
     html('<h1 class="mi-hidden">Playground</h1>', classes="mi-unseen")
@@ -22,11 +25,11 @@ def build(manager: "Manager") -> gr.HTML:
             chats = conversations_list.build()
             log = _build_log()
             notice = html(elem_id="no-model")
-            stats = html(elem_id="chat-stats")
+            stats = gr.HTML("", apply_default_css=False, js_on_load=STATS_SCRIPT, elem_id="chat-stats")
             box, send, stop = _build_box()
         with gr.Column(scale=4, min_width=280, elem_classes="mi-panel"):
             panel = sampling_controls.build()
-    talk = Conversation(log, box, stats, send, stop, panel.schema_note)
+    talk = Conversation(log, box, stats, send, stop)
     playground = Playground(manager)
     _wire(playground, talk, panel)
     _wire_browser(talk, panel, chats, notice)
@@ -59,7 +62,7 @@ def _build_box() -> tuple[gr.Textbox, gr.Button, gr.Button]:
             elem_id="chat-input",
         )
         send = gr.Button("Send", variant="primary", scale=0, min_width=36, elem_id="send-btn")
-        stop = gr.Button("Stop", variant="primary", scale=0, min_width=36, visible=False, elem_id="stop-btn")
+        stop = gr.Button("Stop", variant="primary", scale=0, min_width=36, elem_id="stop-btn")
     return box, send, stop
 
 

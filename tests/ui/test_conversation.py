@@ -1,6 +1,7 @@
 """What happens in a conversation, seen from its handlers."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fakes import FakeOpener, make_manager
 from running import PATIENCE_S
 
+from millm.feed import BEAT
 from millm.manager import Manager
 from millm.records import Source, Status
 from millm.sources.base import Origin
@@ -27,7 +29,7 @@ PAGE: Any = SimpleNamespace(session_hash="page")
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3))
+    manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3, engine_pause_s=2.5 * BEAT))
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
     assert job is None or job.wait(PATIENCE_S)
@@ -64,7 +66,12 @@ def test_a_question_during_the_first_load_says_that_the_model_is_coming(manager:
 def test_an_answer_comes_with_its_numbers(manager: Manager, warned: list[str]) -> None:
     load(manager)
     drawn = list(Playground(manager).send(PAGE, "one two", []))
-    assert drawn[0][:2] == ([{"role": "user", "content": "one two"}], "")
+    history, _ = drawn[0]
+    assert history == [{"role": "user", "content": "one two"}]
+    marks = [found[1] if (found := re.search('data-taken="([0-9]+)"', str(each))) else "" for _, each in drawn]
+    assert {*marks} == {marks[0], ""}, "the box is emptied once: what is typed meanwhile stays"
+    assert marks[0]
+    assert ["data-busy" in str(each) for _, each in drawn] == [True] * (len(drawn) - 1) + [False]
     _, answer = drawn[-1][0]
     assert answer["content"] == "one two"
     assert answer["metadata"]["log"].startswith("100.0 tok/s")
@@ -79,12 +86,25 @@ def test_thoughts_stand_apart_and_close_when_they_are_done() -> None:
     assert answer["content"] == "Yes."
 
 
-def test_a_bad_schema_is_said_under_its_field_and_nothing_is_asked(manager: Manager, warned: list[str]) -> None:
+def test_an_answer_in_silence_is_drawn_as_it_is(manager: Manager) -> None:
+    load(manager)
+    drawn = list(Playground(manager).send(PAGE, "one two three", []))
+    assert len(drawn) > len({str(shown) for shown in drawn}), "the engine pauses longer than a beat"
+    assert NOTHING not in drawn, "gradio would make each output anew"
+
+
+def test_a_message_that_is_answered_once_more_does_not_come_from_the_box(manager: Manager) -> None:
+    load(manager)
+    event: Any = SimpleNamespace(index=0)
+    drawn = list(Playground(manager).again(PAGE, event, [{"role": "user", "content": "one"}]))
+    assert not any("data-taken" in str(stats) for _, stats in drawn)
+
+
+def test_with_a_bad_schema_nothing_is_asked(manager: Manager, warned: list[str]) -> None:
     load(manager)
     fields = ("", 0.7, 64, 1, 0, None, 0, 1, 0, 0, "", True, '{"type": }')
     (drawn,) = Playground(manager).send(PAGE, "Hello?", [], *fields)
-    assert drawn[:5] == NOTHING[:5]
-    assert "This is not JSON" in drawn[5]
+    assert drawn == NOTHING
     assert "This is not JSON" in warned[0]
 
 

@@ -208,7 +208,11 @@ def test_regenerate_edit_undo_and_stop_are_kept_too(open_context: Callable[..., 
     expect(questions(page)).to_have_count(0)
 
     ask(page, LONG, whole=False)
+    expect(page.locator("#stop-btn")).to_be_visible()
+    expect(page.locator("#chat-input textarea")).to_have_value("")
+    page.locator("#chat-input textarea").fill("written meanwhile")
     expect(page.locator("#chat-log [data-testid=bot]")).to_contain_text("word3")
+    expect(page.locator("#chat-input textarea")).to_have_value("written meanwhile")
     until(lambda: len(spoken(kept(page)[0])) >= 1)
     page.reload()
     expect(questions(page)).to_have_count(1)
