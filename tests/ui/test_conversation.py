@@ -28,8 +28,13 @@ PAGE: Any = SimpleNamespace(session_hash="page")
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    manager = make_manager(tmp_path, opener=FakeOpener(pause_s=0.3, engine_pause_s=2.5 * BEAT))
+def opener() -> FakeOpener:
+    return FakeOpener(pause_s=0.3)
+
+
+@pytest.fixture
+def manager(tmp_path: Path, opener: FakeOpener) -> Iterator[Manager]:
+    manager = make_manager(tmp_path, opener=opener)
     record = manager.download(Origin(Source.HUGGINGFACE, repo_id="acme/tiny"))
     job = manager.job(record.id)
     assert job is None or job.wait(PATIENCE_S)
@@ -86,9 +91,10 @@ def test_thoughts_stand_apart_and_close_when_they_are_done() -> None:
     assert answer["content"] == "Yes."
 
 
-def test_an_answer_in_silence_is_drawn_as_it_is(manager: Manager) -> None:
+def test_an_answer_in_silence_is_drawn_as_it_is(manager: Manager, opener: FakeOpener) -> None:
+    opener.engine_pause_s = 2.5 * BEAT
     load(manager)
-    drawn = list(Playground(manager).send(PAGE, "one two three", []))
+    drawn = list(Playground(manager).send(PAGE, "one", []))
     assert len(drawn) > len({str(shown) for shown in drawn}), "the engine pauses longer than a beat"
     assert NOTHING not in drawn, "gradio would make each output anew"
 
