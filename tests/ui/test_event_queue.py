@@ -51,9 +51,13 @@ def press(url: str, session: str) -> str:
     """What the listener answers."""
     asked = {"data": ["pressed"], "fn_index": 0, "session_hash": session}
     httpx.post(f"{url}/gradio_api/queue/join", json=asked, timeout=PATIENCE_S).raise_for_status()
+    end = time.monotonic() + PATIENCE_S
     with httpx.stream("GET", f"{url}/gradio_api/queue/data?session_hash={session}", timeout=PATIENCE_S) as lines:
-        done = next(line for line in lines.iter_lines() if "process_completed" in line)
-    return str(json.loads(done.removeprefix("data: "))["output"]["data"][0])
+        for line in lines.iter_lines():
+            if "process_completed" in line:
+                return str(json.loads(line.removeprefix("data: "))["output"]["data"][0])
+            assert time.monotonic() < end, "gradio's sign of life comes, the answer does not"
+    raise AssertionError("no answer")
 
 
 def test_the_queue_looks_for_events_when_they_come_and_not_before(url: str, looks: list[int]) -> None:
