@@ -25,7 +25,7 @@ ASKABLE = (Status.READY, Status.LOADING, Status.LOADED)
 GREEDY = Sampling(temperature=0.0, max_tokens=256, seed=0)  # so that a difference is the models'
 PER_SIDE = 5  # fields
 
-Props = Mapping[str, Any]
+Changed = Mapping[str, Any]
 """Properties of a component that change."""
 
 
@@ -114,13 +114,13 @@ def stamp(manager: "Manager") -> str:
     return f"{manager.side_by_side.version}/{zlib.crc32(known.encode())}"
 
 
-def draw(manager: "Manager") -> list[Props]:
+def draw(manager: "Manager") -> list[Changed]:
     """The parts that follow the manager: the choices of A and B, what is loaded, the comparison."""
     choices = {"choices": _choices(manager)}
     return [choices, choices, {"value": _loaded(manager)}, {"value": _run(manager)}]
 
 
-def fill(manager: "Manager", parts: Compare) -> dict[Any, Props]:
+def fill(manager: "Manager", parts: Compare) -> dict[Any, Changed]:
     """The form as a page that opens finds it: that of the newest comparison, else a pair to begin with."""
     run, choices = manager.side_by_side.run, _choices(manager)
     asked = [side.sampling for side in run.sides] if run else [GREEDY, GREEDY]
@@ -128,7 +128,7 @@ def fill(manager: "Manager", parts: Compare) -> dict[Any, Props]:
     values: list[Any] = [run.contest.prompt, run.contest.system] if run else ["", ""]
     for name, each in zip(names, asked, strict=True):
         values += [name, each.temperature, each.top_p, each.max_tokens, each.seed]
-    filled: dict[Any, Props] = {part: {"value": value} for part, value in zip(parts.fields, values, strict=True)}
+    filled: dict[Any, Changed] = {part: {"value": value} for part, value in zip(parts.fields, values, strict=True)}
     models = {part: {**filled[part], "choices": choices} for part in parts.shown[: len(names)]}
     return {**filled, **models, parts.warning: {"value": warn_of(manager, *names)}}
 

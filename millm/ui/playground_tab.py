@@ -17,7 +17,7 @@ STATS_SCRIPT = "watch('value', () => window.millm.chats.told(props.value));"
 
 
 def build(manager: "Manager") -> gr.HTML:
-    """Builds the tab and wires it; returns the part that says whether there is a model, for the page's timer."""
+    """Builds the tab and wires it; returns the part that says whether there is a model, which follows the manager."""
     html('<h1 class="mi-hidden">Playground</h1>', classes="mi-unseen")
     code = request_code.build()
     with gr.Row(equal_height=False):
