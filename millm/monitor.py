@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from millm import __version__
 from millm.activity import Activity
@@ -121,7 +122,7 @@ class Monitor:
             staging_bytes=self._store.staging_bytes(),
             by_type=by_type,
             models=models,
-            orphans={path.relative_to(self._store.root).as_posix(): size for path, size in orphans.items()},
+            orphans={_readable(path.relative_to(self._store.root)): size for path, size in orphans.items()},
             unfinished=unfinished,
         )
 
@@ -185,3 +186,8 @@ class Monitor:
     def _loaded(self) -> ModelRecord | None:
         current = self._resident.current
         return self._activity.live(self._registry.get(current.model_id)) if current else None
+
+
+def _readable(path: Path) -> str:
+    """A name for people and JSON: what is no UTF-8 in it becomes question marks."""
+    return path.as_posix().encode(errors="replace").decode()

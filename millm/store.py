@@ -195,7 +195,7 @@ class Store:
         """Removes what belongs to no record; returns how many bytes that were. What links point to stays."""
         orphans = self.orphans(records)
         for path in orphans:
-            log.info("removing the left-over %s", path.name)
+            log.info("removing the left-over %r", path.name)
             _remove(path)
         return sum(orphans.values())
 

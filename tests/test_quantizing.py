@@ -20,7 +20,8 @@ target = asked["target"]
 say = lambda **value: print(json.dumps(value), flush=True)
 how = asked["source"]
 say(stage="quantizing", progress=50.0, bytes_done=1, bytes_total=2)
-open(target + "/pid", "w").write(str(os.getpid()))
+open(target + "/being written", "w").write(str(os.getpid()))
+os.rename(target + "/being written", target + "/pid")
 if how == "hangs": time.sleep(60)
 if how == "killed": os.kill(os.getpid(), signal.SIGKILL)
 if how == "crashes": sys.exit("segments were violated")

@@ -1,6 +1,6 @@
 // What the page does when the server does not answer: it says so, waits, and goes on.
 // The page asks every second what has changed. While nobody answers, its question is held and asked again, and the
-// first answer draws everything that happened meanwhile. Clicks are not held: they fail at once.
+// first answer draws everything that happened meanwhile. Buttons of gradio's queue are not held: they fail at once.
 (() => {
   const AGAIN_MS = 500;
   const send = window.fetch;

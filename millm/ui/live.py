@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from millm.errors import explain
+from millm.errors import MiLLMError, explain
 from millm.ui import compare, models_tab, news, status_bar
 from millm.ui.downloads_list import draw_downloads
 from millm.ui.framed import Receive, Scope, Send, send_answer, takes_gzip
@@ -44,57 +44,48 @@ class Live:
     """Everything on the page that follows the manager, drawn afresh when something changed; an ASGI application.
 
     A page says which state it shows by a stamp; there is no state for it here, so any number of pages may come
-    and go. The stamp is the manager's version, a checksum of the status bar, and that of the comparison: those two
-    change on their own.
+    and go. The stamp is the manager's version, and checksums of the status bar, of the filters and of the comparison,
+    which change on their own.
     """
 
     def __init__(self, manager: "Manager") -> None:
         self._manager = manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI has it)
-        """Answers a page that says by the query what it shows: `stamp`, `Filters`, and `filtered` if those are new.
+        """Answers a page that says by the query its `stamp`, and by which `Filters` it wants its cards.
 
         The answer is `Drawn` as JSON.
         """
-        asked = dict(parse_qsl(scope["query_string"].decode()))
+        asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         small = takes_gzip(scope)
         await send_answer(START, await asyncio.to_thread(self._answer, asked, small), small, send)
 
-    def draw(self, filters: Filters) -> Drawn:
-        """Status bar, downloads, storage, cards, notice of the playground, four parts of comparison, news, stamp."""
-        bar, stamp = self._bar_and_stamp()
-        return [bar, *self._parts(filters), *compare.draw(self._manager), None, stamp]
+    def draw(self, filters: Filters, shown: str = "") -> Drawn:
+        """What a page with the stamp `shown` does not show yet; all of it for a page without one.
 
-    def changes(self, filters: Filters, shown: str, filtered: bool = False) -> Drawn:
-        """The same, of what a page does not show yet. shown: its stamp. filtered: it shows other filters' cards."""
-        bar, stamp = self._bar_and_stamp()
-        before, now = shown.split(" "), str(stamp["value"]).split(" ")
-        if before == now and not filtered:
+        Status bar, downloads, storage, cards, notice of the playground, four parts of comparison, news, stamp.
+        """
+        version, notices = self._manager.news(_seen(shown))  # first: what ends while this draws is told the next time
+        bar = status_bar.draw(self._manager)
+        now = [str(version), _sum(bar), _sum(repr(filters)), compare.stamp(self._manager)]
+        known = shown.split(" ")
+        if known == now:
             return UNCHANGED
-        new_version = _seen(shown) != int(now[0])
-        parts = self._parts(filters) if new_version else self._cards(filters) if filtered else PARTS_UNCHANGED
-        run = RUN_UNCHANGED if before[-1] == now[-1] else compare.draw(self._manager)
-        told = self._news(shown) if new_version else None
-        return [None if before[1:2] == now[1:2] else bar, *parts, *run, told, None if before == now else stamp]
+        before = known if len(known) == len(now) else [""] * len(now)
+        moved, other_bar, filtered, compared = (one != other for one, other in zip(before, now, strict=True))
+        parts = self._parts(filters) if moved else self._cards(filters) if filtered else PARTS_UNCHANGED
+        run = compare.draw(self._manager) if compared else RUN_UNCHANGED
+        told = news.draw_news(version, notices)
+        return [{"value": bar} if other_bar else None, *parts, *run, told, {"value": " ".join(now)}]
 
     def _answer(self, asked: dict[str, str], small: bool) -> bytes:
         filters = Filters(**{each.name: asked[each.name] for each in fields(Filters) if each.name in asked})
+        stamp = asked.get("stamp", "")
         try:
-            drawn = self.changes(filters, asked.get("stamp", ""), "filtered" in asked)
-        except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured; the next question draws)
-            explain(error)
-            drawn = UNCHANGED
-        body = orjson.dumps(drawn)
+            body = orjson.dumps(self.draw(filters, stamp))
+        except Exception as error:  # noqa: BLE001  (the person is told on the page)
+            body = orjson.dumps(_failed(explain(error), _seen(stamp)))
         return gzip.compress(body, LEVEL) if small else body
-
-    def _bar_and_stamp(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        version, bar = self._manager.version, status_bar.draw(self._manager)
-        stamp = f"{version} {zlib.crc32(bar.encode())} {compare.stamp(self._manager)}"
-        return {"value": bar}, {"value": stamp}
-
-    def _news(self, shown: str) -> Mapping[str, Any] | None:
-        """What ended since a page was drawn."""
-        return news.draw_news(*self._manager.news(_seen(shown)))
 
     def _parts(self, filters: Filters) -> Drawn:
         storage = self._manager.storage()  # looks at every file
@@ -107,7 +98,17 @@ class Live:
         return [None, {"value": models_tab.draw_storage(*told)}, {"value": models_tab.draw_cards(*told)}, None]
 
 
+def _sum(text: str) -> str:
+    return str(zlib.crc32(text.encode()))
+
+
+def _failed(error: MiLLMError, seen: int) -> Drawn:
+    """Says why the page could not be drawn, with a stamp by which the next question asks for all of it."""
+    bar = status_bar.draw_failure(f"This page could not be brought up to date. {error.message}")
+    return [{"value": bar}, *UNCHANGED[1:-1], {"value": str(seen)}]
+
+
 def _seen(stamp: str) -> int:
     """The version that a page shows, 0 for a page that is new or shows something else."""
     first = stamp.split(" ")[0]
-    return int(first) if first.isdigit() else 0
+    return int(first) if first.isdecimal() else 0

@@ -74,6 +74,7 @@ def build() -> ModelsTab:
             label="Search models",
             show_label=False,
             placeholder="Search models",
+            max_length=200,
             scale=3,
             min_width=180,
             elem_id="search",

@@ -24,15 +24,15 @@ def filled(body: bytes, draw: Callable[[], Props]) -> bytes:
     config, end, tail = rest.partition(END)
     if not end:
         return body
+    page = orjson.loads(config)
     try:
         drawn = draw()
+        for component in page["components"]:
+            component["props"] |= drawn.get(component["id"], {})
+        return head + begin + _dumped(page) + end + tail
     except Exception as error:  # noqa: BLE001  (a folder may vanish while it is measured)
         explain(error)
         return body
-    page = orjson.loads(config)
-    for component in page["components"]:
-        component["props"] |= drawn.get(component["id"], {})
-    return head + begin + _dumped(page) + end + tail
 
 
 def _dumped(page: dict[str, Any]) -> bytes:

@@ -75,6 +75,14 @@ def draw_bar(system: "SystemState", record: "ModelRecord | None", event: "Event 
     )
 
 
+def draw_failure(said: str) -> str:
+    """The bar where nothing can be said but this."""
+    return (
+        f'<div class="mi-status"><div class="mi-status-model" role="status"><i class="mi-dot"></i>'
+        f'<b id="status-bar-model">{icon("alert", 15)} {escape(said)}</b></div></div>'
+    )
+
+
 def memory(system: "SystemState") -> "tuple[Device, ...]":
     """The GPUs, if there are any, and the RAM."""
     gpus = tuple(device for device in system.devices if device.kind == "cuda")

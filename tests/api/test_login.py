@@ -22,7 +22,7 @@ def locked() -> TestClient:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/config", "/gradio_api/info", "/docs", "/openapi.json", "/api/models", "/healthz"]
+    "path", ["/", "/config", "/page/live", "/gradio_api/info", "/docs", "/openapi.json", "/api/models", "/healthz"]
 )
 def test_every_route_asks_for_the_key(locked: TestClient, path: str) -> None:
     for answer in (locked.get(path), locked.post(path)):

@@ -1,5 +1,8 @@
 """How pages follow the manager, and that no page holds a connection for it."""
 
+import asyncio
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +25,7 @@ from millm.views import StorageState
 
 import_gradio()
 
+from millm.ui.framed import Message  # noqa: E402
 from millm.ui.live import UNCHANGED, Live  # noqa: E402
 from millm.ui.models_tab import Filters  # noqa: E402
 
@@ -58,7 +62,7 @@ def value(props: Mapping[str, Any] | None) -> str:
 def test_a_page_that_is_up_to_date_is_sent_nothing(manager: Manager) -> None:
     live = Live(manager)
     stamp = value(live.draw(ALL)[-1])
-    assert live.changes(ALL, stamp) == UNCHANGED
+    assert live.draw(ALL, stamp) == UNCHANGED
     assert len(live.draw(ALL)) == len(UNCHANGED)
 
 
@@ -66,9 +70,9 @@ def test_a_page_that_is_behind_is_sent_everything(manager: Manager) -> None:
     live = Live(manager)
     stamp = value(live.draw(ALL)[-1])
     bring(manager)
-    drawn = live.changes(ALL, stamp)
+    drawn = live.draw(ALL, stamp)
     assert "acme/tiny" in value(drawn[3])
-    assert live.changes(ALL, value(drawn[-1])) == UNCHANGED
+    assert live.draw(ALL, value(drawn[-1])) == UNCHANGED
 
 
 def test_all_that_is_drawn_comes_from_one_look_at_the_disk(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +93,8 @@ def test_all_that_is_drawn_comes_from_one_look_at_the_disk(manager: Manager, mon
 def test_a_status_bar_that_changed_alone_is_sent_alone(manager: Manager) -> None:
     live = Live(manager)
     bar, *_, stamp = live.draw(ALL)
-    version, _, comparison = value(stamp).split()
-    drawn = live.changes(ALL, f"{version} 0 {comparison}")
+    version, _, *others = value(stamp).split()
+    drawn = live.draw(ALL, " ".join([version, "0", *others]))
     assert (drawn[0], drawn[-1]) == (bar, stamp)
     assert drawn[1:-1] == UNCHANGED[1:-1]
 
@@ -99,23 +103,34 @@ def test_a_comparison_that_goes_on_is_sent_without_the_cards(manager: Manager) -
     live = Live(manager)
     stamp = value(live.draw(ALL)[-1])
     manager.side_by_side.version += 1
-    drawn = live.changes(ALL, stamp)
+    drawn = live.draw(ALL, stamp)
     assert drawn[1:5] == UNCHANGED[1:5]
     assert "Nothing compared yet" in value(drawn[8]) or "No model to ask yet" in value(drawn[8])
-    assert live.changes(ALL, value(drawn[-1])) == UNCHANGED
+    assert live.draw(ALL, value(drawn[-1])) == UNCHANGED
 
 
 def test_a_page_with_other_filters_is_sent_their_cards(manager: Manager) -> None:
     live = Live(manager)
     bring(manager)
     stamp = value(live.draw(ALL)[-1])
-    drawn = live.changes(Filters(search="nothing like it"), stamp, filtered=True)
+    drawn = live.draw(Filters(search="nothing like it"), stamp)
     assert "No model matches" in value(drawn[3])
-    assert [place for place, props in enumerate(drawn) if props] == [2, 3]
+    assert [place for place, props in enumerate(drawn) if props] == [2, 3, len(UNCHANGED) - 1]
+    assert live.draw(Filters(search="nothing like it"), value(drawn[-1])) == UNCHANGED
+    assert live.draw(ALL, value(drawn[-1]))[3] is not None, "a page that missed them is sent them again"
+
+
+def test_answers_of_each_kind_have_a_place_for_every_part(manager: Manager) -> None:
+    live = Live(manager)
+    whole = live.draw(ALL)
+    version, bar, filters, comparison = value(whole[-1]).split()
+    behind = [f"{int(version) - 1} {bar} {filters} {comparison}", f"{version} 0 {filters} {comparison}"]
+    behind += [f"{version} {bar} 0 {comparison}", f"{version} {bar} {filters} 0", f"{version}", ""]
+    assert {len(live.draw(ALL, shown)) for shown in behind} == {len(UNCHANGED)} == {len(whole)}
 
 
 def test_a_page_of_an_earlier_process_is_drawn_anew(manager: Manager) -> None:
-    assert "No model loaded" in value(Live(manager).changes(ALL, "")[0])
+    assert "No model loaded" in value(Live(manager).draw(ALL, "")[0])
 
 
 @pytest.fixture
@@ -133,7 +148,7 @@ def test_a_page_asks_by_its_stamp_and_its_filters(manager: Manager, client: Test
     stamp = value(drawn[-1])
     shown = {"stamp": stamp, "search": "", "status": "All", "model_type": "All types", "sort": "Newest first"}
     assert client.get("/page/live", params=shown).json() == UNCHANGED
-    others = client.get("/page/live", params={**shown, "status": "Loaded", "filtered": "yes"}).json()
+    others = client.get("/page/live", params={**shown, "status": "Loaded"}).json()
     assert "No model matches" in value(others[3])
     assert "acme/tiny" in value(client.get("/page/live", params={"status": "<b>", "colour": "red"}).json()[3])
 
@@ -145,15 +160,54 @@ def test_what_is_sent_is_small_where_the_browser_takes_it(client: TestClient) ->
     assert int(small.headers["content-length"]) < int(whole.headers["content-length"]) / 2
 
 
-def test_a_drawing_that_fails_changes_nothing_and_is_logged(
+def test_a_drawing_that_fails_is_said_on_the_page_and_made_up_for(
     manager: Manager, client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def vanished() -> StorageState:
         raise FileNotFoundError("somebody deleted it just now")
 
-    monkeypatch.setattr(manager, "storage", vanished)
-    assert client.get("/page/live").json() == UNCHANGED
+    stamp = value(client.get("/page/live").json()[-1])
+    bring(manager)
+    with monkeypatch.context() as patched:
+        patched.setattr(manager, "storage", vanished)
+        bar, *others, stamp_then = client.get("/page/live", params={"stamp": stamp}).json()
+    assert "could not be brought up to date" in value(bar)
+    assert others == UNCHANGED[1:-1]
     assert "somebody deleted it just now" in caplog.text
+    after = client.get("/page/live", params={"stamp": value(stamp_then)}).json()
+    assert "No model loaded" in value(after[0])
+    assert "acme/tiny" in value(after[3])
+    assert "model:download:complete" in after[-2]["props"]["items"], "news is not lost"
+
+
+def test_left_overs_with_names_that_are_no_text_are_shown(
+    manager: Manager, client: TestClient, tmp_path: Path
+) -> None:
+    left = Path(os.fsdecode(bytes(tmp_path / "huggingface") + b"/mod\xe8le"))
+    left.mkdir(parents=True)
+    (left / "weights").write_bytes(b"12345")
+    assert "huggingface/mod?le" in value(client.get("/page/live").json()[2])
+    assert client.get("/api/models/storage").json()["data"]["orphans"] == {"huggingface/mod?le": 5}
+    manager.clean()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "query", [b"stamp=\xc2\xb2", b"stamp=%C2%B2", b"search=\xe8", b"search=%ED%A0%80", b"stamp=1 2 3 4 5"]
+)
+def test_any_question_has_an_answer(manager: Manager, caplog: pytest.LogCaptureFixture, query: bytes) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {}
+
+    asyncio.run(Live(manager)({"query_string": query, "headers": []}, receive, send))
+    assert sent[0]["status"] == 200
+    assert len(json.loads(sent[1]["body"])) == len(UNCHANGED)
+    assert "bug" not in caplog.text
 
 
 def test_the_page_holds_no_connection_and_offers_no_endpoints(manager: Manager) -> None:

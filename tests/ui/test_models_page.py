@@ -100,6 +100,29 @@ def test_the_last_filter_counts_however_late_an_answer_is(manager: Manager, show
     expect(page.locator("#storage-summary")).to_contain_text("1 of 2")
 
 
+def test_cards_of_a_filter_that_were_missed_are_asked_for_again(manager: Manager, show: Callable[..., Page]) -> None:
+    for name in ("beta", "alpha"):
+        add(manager, name)
+    page = show()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.route("**/page/live?search=bet&**", lambda route: route.fulfill(status=500, body="A bug."), times=1)
+    field(page, "search").fill("bet")
+    expect(page.locator(".model-card h2")).to_have_text(["beta"])
+    assert any("500 A bug." in error for error in errors), errors
+
+
+def test_letters_typed_at_once_are_one_question(manager: Manager, show: Callable[..., Page]) -> None:
+    add(manager, "alpha")
+    page = show()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "search=typed" in request.url else None)
+    answers = page.evaluate("""Promise.all(['typed', 'typed o', 'typed on'].map(
+        (search) => window.millm.filtered(search, 'All', 'All types', 'Newest first', '')))""")
+    assert [len(answer) > 0 for answer in answers] == [False, False, True]
+    assert len(asked) == 1
+
+
 def test_a_page_whose_key_is_another_one_by_now_shows_the_door(manager: Manager, show: Callable[..., Page]) -> None:
     add(manager, "alpha")
     page = show()

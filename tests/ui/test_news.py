@@ -12,6 +12,7 @@ from millm.manager import Manager
 from millm.records import ModelRecord, Source
 from millm.sources.base import Origin
 from millm.ui.gradio_import import import_gradio
+from millm.views import StorageState
 
 import_gradio()
 
@@ -43,12 +44,32 @@ def test_what_ended_is_told_once_to_every_page_that_was_there(tmp_path: Path) ->
     live = Live(manager)
     first = stamp(live.draw(ALL))
     record = bring(manager, "tiny")
-    drawn = live.changes(ALL, first)
+    drawn = live.draw(ALL, first)
     assert told(drawn) == [[news.COMPLETE, record.id]]
-    assert told(live.changes(ALL, first)) == told(drawn), "a second page that showed the same"
-    assert told(live.changes(ALL, stamp(drawn).replace(" ", " 0"))) == [], "once"
+    assert told(live.draw(ALL, first)) == told(drawn), "a second page that showed the same"
+    assert told(live.draw(ALL, stamp(drawn).replace(" ", " 0"))) == [], "once"
     assert told(live.draw(ALL)) == [], "nothing after a reload"
-    assert told(live.changes(ALL, "12 0")) == [], "nor after a restart"
+    assert told(live.draw(ALL, "12 0")) == [], "nor after a restart"
+    manager.close(1)
+
+
+def test_what_ends_while_a_page_is_drawn_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make_manager(tmp_path)
+    live, storage = Live(manager), manager.storage
+    new = stamp(live.draw(ALL))
+    early = bring(manager, "early")
+
+    def slow() -> StorageState:
+        monkeypatch.undo()
+        late.append(bring(manager, "late").id)
+        return storage()
+
+    late: list[int] = []
+    monkeypatch.setattr(manager, "storage", slow)
+    first = live.draw(ALL, new)
+    second = live.draw(ALL, stamp(first))
+    assert told(first) == [[news.COMPLETE, early.id]]
+    assert told(second) == [[news.COMPLETE, late[0]]]
     manager.close(1)
 
 
